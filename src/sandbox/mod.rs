@@ -1,0 +1,1 @@
+//! The stateful Stripe double.

@@ -1,0 +1,1 @@
+//! The private Postgres cluster in the data directory.
