@@ -1,3 +1,45 @@
 //! What we remember: Postgres is the truth, Redis a cache.
+//!
+//! SQL lives in `sql/queries`, one statement a file, named as the function that runs it. Deliberately absent: rules. The
+//! store writes what was decided, if it still fits, and says so if it does not.
 
+pub mod api_keys;
+pub mod audit;
+pub mod cache;
+pub mod campaigns;
+pub mod donations;
 pub mod embedded;
+pub mod error;
+pub mod idempotency;
+pub mod migrate;
+pub mod moves;
+pub mod notices;
+pub mod outbox;
+pub mod payments;
+pub mod pool;
+pub mod totals;
+
+pub use donations::{ClaimedKey, Creation, CreationOutcome};
+pub use error::StoreError;
+pub use moves::{Answer, Cause, Move, MoveOutcome};
+pub use pool::Pools;
+
+/// The road to Postgres.
+#[derive(Clone)]
+pub struct Store {
+    /// Its connections.
+    pub pools: Pools,
+}
+
+impl Store {
+    /// A store that connects when it is first used.
+    pub fn new(config: tokio_postgres::Config) -> Result<Self, StoreError> {
+        Ok(Self { pools: Pools::new(config)? })
+    }
+
+    /// Whether Postgres answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.pools.reader().await?.simple_query("select 1").await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+select id, name, scopes from donations.api_keys where key_hash = $1 and revoked_at is null

@@ -1,0 +1,1 @@
+delete from donations.outbox_events where seq = any($1)

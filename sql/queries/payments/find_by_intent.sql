@@ -1,0 +1,1 @@
+select id from payments.payment_transactions where intent_id = $1

@@ -1,0 +1,1 @@
+delete from payments.parked_events where event_id = $1

@@ -1,0 +1,87 @@
+//! Idempotency keys and their answers (draft-ietf-httpapi-idempotency-key-header), and the verdicts on events that touch
+//! no payment of ours. Postgres decides; whatever else remembers answers only remembers what was committed here.
+
+use deadpool_postgres::Object;
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::pool::{execute, query_opt};
+use super::{Answer, ClaimedKey, Store, StoreError};
+
+const LOAD: &str = include_str!("../../sql/queries/idempotency/load_answer.sql");
+const STORE: &str = include_str!("../../sql/queries/idempotency/store_answers.sql");
+const RECORD: &str = include_str!("../../sql/queries/idempotency/record_answers.sql");
+const TAKE_OVER: &str = include_str!("../../sql/queries/idempotency/take_over.sql");
+const PURGE: &str = include_str!("../../sql/queries/idempotency/purge_expired.sql");
+
+/// What is known of a key.
+#[derive(Clone, Debug)]
+pub struct KnownKey {
+    /// SHA-256 of what it was first used for.
+    pub fingerprint: Vec<u8>,
+    /// What was made under it.
+    pub resource_id: Option<Uuid>,
+    /// The stored answer: HTTP status and body. `None` while its first request is in flight.
+    pub answer: Option<(u16, String)>,
+    /// Until when the first request holds it.
+    pub locked_until: Option<OffsetDateTime>,
+}
+
+/// Completes keys that were claimed together with a creation.
+pub async fn store_answers(client: &Object, answers: &[Answer]) -> Result<(), StoreError> {
+    let scopes: Vec<&str> = answers.iter().map(|it| it.key.scope.as_str()).collect();
+    let keys: Vec<&str> = answers.iter().map(|it| it.key.key.as_str()).collect();
+    let statuses: Vec<i16> = answers.iter().map(|it| it.status).collect();
+    let bodies: Vec<&str> = answers.iter().map(|it| it.body.as_str()).collect();
+    execute(client, STORE, &[&scopes, &keys, &statuses, &bodies]).await.map(drop)
+}
+
+/// Keeps the answers to events that touch no payment of ours.
+pub async fn record_answers(client: &Object, answers: &[Answer], now: OffsetDateTime) -> Result<(), StoreError> {
+    let scopes: Vec<&str> = answers.iter().map(|it| it.key.scope.as_str()).collect();
+    let keys: Vec<&str> = answers.iter().map(|it| it.key.key.as_str()).collect();
+    let fingerprints: Vec<&[u8]> = answers.iter().map(|it| &it.key.fingerprint[..]).collect();
+    let statuses: Vec<i16> = answers.iter().map(|it| it.status).collect();
+    let bodies: Vec<&str> = answers.iter().map(|it| it.body.as_str()).collect();
+    let created: Vec<OffsetDateTime> = answers.iter().map(|_| now).collect();
+    let expires: Vec<OffsetDateTime> = answers.iter().map(|it| it.expires_at).collect();
+    let params: [&(dyn ToSql + Sync); 7] = [&scopes, &keys, &fingerprints, &statuses, &bodies, &created, &expires];
+    execute(client, RECORD, &params).await.map(drop)
+}
+
+impl Store {
+    /// What is known of a key.
+    pub async fn load_answer(&self, scope: &str, key: &str) -> Result<Option<KnownKey>, StoreError> {
+        let client = self.pools.reader().await?;
+        let Some(row) = query_opt(&client, LOAD, &[&scope, &key]).await? else { return Ok(None) };
+        let status: Option<i16> = row.get("status");
+        let body: Option<String> = row.get("body");
+        let answer = match (status, body) {
+            (Some(status), Some(body)) => {
+                let status = u16::try_from(status)
+                    .map_err(|error| StoreError::corrupt("payments.idempotency_keys", "status", error))?;
+                Some((status, body))
+            }
+            _ => None,
+        };
+        Ok(Some(KnownKey {
+            fingerprint: row.get("fingerprint"),
+            resource_id: row.get("resource_id"),
+            answer,
+            locked_until: row.get("locked_until"),
+        }))
+    }
+
+    /// Takes over a key whose first request never answered; `true` for the one caller that may go on.
+    pub async fn take_over_key(&self, key: &ClaimedKey, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let client = self.pools.reader().await?;
+        Ok(execute(&client, TAKE_OVER, &[&key.scope, &key.key, &now]).await? == 1)
+    }
+
+    /// Forgets at most `limit` keys that have expired; returns how many.
+    pub async fn purge_expired_keys(&self, now: OffsetDateTime, limit: i64) -> Result<u64, StoreError> {
+        let client = self.pools.reader().await?;
+        execute(&client, PURGE, &[&now, &limit]).await
+    }
+}

@@ -1,0 +1,118 @@
+//! The outbox: committed events on their way to the broker.
+//!
+//! One relay at a time holds a partition, by an advisory lock that lives as long as the relay's transaction, so events of
+//! one payment leave in the order of their versions whatever the number of processes. A relay that hangs loses its
+//! transaction, and with it the lock, to `idle_in_transaction_session_timeout`. Deliberately absent: `id > last`.
+
+use deadpool_postgres::Transaction;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::donations::OUTBOX_PARTITIONS;
+use super::pool::query_opt;
+use super::{Store, StoreError};
+
+const LOCK: &str = include_str!("../../sql/queries/outbox/lock_partitions.sql");
+const CLAIM: &str = include_str!("../../sql/queries/outbox/claim_events.sql");
+const DELETE: &str = include_str!("../../sql/queries/outbox/delete_published.sql");
+const POSTPONE: &str = include_str!("../../sql/queries/outbox/postpone.sql");
+const MEASURE: &str = include_str!("../../sql/queries/outbox/measure.sql");
+
+/// A committed event that is not published yet.
+#[derive(Clone, Debug)]
+pub struct OutboxEvent {
+    /// Its place: rises in commit order within one payment.
+    pub seq: i64,
+    /// The fact's identifier.
+    pub id: Uuid,
+    /// Its CloudEvents type.
+    pub event_type: String,
+    /// The CloudEvents envelope in JSON.
+    pub body: String,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// How often it was refused.
+    pub attempts: i32,
+}
+
+/// What becomes of an event that was refused.
+#[derive(Clone, Debug)]
+pub struct Postponed {
+    /// Its place.
+    pub seq: i64,
+    /// When to try again.
+    pub next_attempt_at: Option<OffsetDateTime>,
+    /// Since when it is set aside, if it is.
+    pub dead_at: Option<OffsetDateTime>,
+    /// Why.
+    pub error: String,
+}
+
+/// What waits in the outbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OutboxMeasure {
+    /// Rows, those set aside included.
+    pub waiting: i64,
+    /// Rows that are set aside.
+    pub dead: i64,
+    /// When the oldest row that is not set aside was committed.
+    pub oldest: Option<OffsetDateTime>,
+}
+
+/// The oldest due events of the partitions that nobody else holds, at most `limit`. They stay claimed until the
+/// transaction ends.
+pub async fn claim_events(
+    transaction: &Transaction<'_>,
+    now: OffsetDateTime,
+    limit: i64,
+) -> Result<Vec<OutboxEvent>, StoreError> {
+    let lock = transaction.prepare_cached(LOCK).await?;
+    let partitions: Vec<i16> =
+        transaction.query(&lock, &[&i32::from(OUTBOX_PARTITIONS)]).await?.iter().map(|row| row.get(0)).collect();
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let claim = transaction.prepare_cached(CLAIM).await?;
+    Ok(transaction.query(&claim, &[&partitions, &now, &limit]).await?.iter().map(event).collect())
+}
+
+/// Forgets published events.
+pub async fn delete_published(transaction: &Transaction<'_>, seqs: &[i64]) -> Result<(), StoreError> {
+    let statement = transaction.prepare_cached(DELETE).await?;
+    transaction.execute(&statement, &[&seqs]).await?;
+    Ok(())
+}
+
+/// Puts events that were refused off to a later time, or aside.
+pub async fn postpone(transaction: &Transaction<'_>, events: &[Postponed]) -> Result<(), StoreError> {
+    let seqs: Vec<i64> = events.iter().map(|it| it.seq).collect();
+    let next: Vec<Option<OffsetDateTime>> = events.iter().map(|it| it.next_attempt_at).collect();
+    let dead: Vec<Option<OffsetDateTime>> = events.iter().map(|it| it.dead_at).collect();
+    let errors: Vec<&str> = events.iter().map(|it| it.error.as_str()).collect();
+    let statement = transaction.prepare_cached(POSTPONE).await?;
+    transaction.execute(&statement, &[&seqs, &next, &dead, &errors]).await?;
+    Ok(())
+}
+
+fn event(row: &Row) -> OutboxEvent {
+    OutboxEvent {
+        seq: row.get("seq"),
+        id: row.get("id"),
+        event_type: row.get("event_type"),
+        body: row.get("body"),
+        traceparent: row.get("traceparent"),
+        attempts: row.get("attempts"),
+    }
+}
+
+impl Store {
+    /// What waits in the outbox.
+    pub async fn measure_outbox(&self) -> Result<OutboxMeasure, StoreError> {
+        let client = self.pools.reader().await?;
+        let row = query_opt(&client, MEASURE, &[]).await?;
+        Ok(row
+            .map(|row| OutboxMeasure { waiting: row.get("waiting"), dead: row.get("dead"), oldest: row.get("oldest") })
+            .unwrap_or_default())
+    }
+}

@@ -1,0 +1,234 @@
+//! Payments: read one with everything a decision needs, list them, show their history, park what came too early.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::pool::{execute, query, query_opt};
+use super::{Store, StoreError};
+use crate::domain::ids::PaymentId;
+use crate::domain::money::Currency;
+use crate::domain::payment::{Payment, PaymentStatus};
+
+const LOAD: &str = include_str!("../../sql/queries/payments/load_payment.sql");
+const FIND_BY_INTENT: &str = include_str!("../../sql/queries/payments/find_by_intent.sql");
+const LIST: &str = include_str!("../../sql/queries/payments/list_payments.sql");
+const TIMELINE: &str = include_str!("../../sql/queries/payments/load_timeline.sql");
+const CLAIM_CHECKS: &str = include_str!("../../sql/queries/payments/claim_due_checks.sql");
+
+const TABLE: &str = "payments.payment_transactions";
+
+/// What operators ask for in a list of payments.
+#[derive(Clone, Debug, Default)]
+pub struct PaymentFilter {
+    /// Only this status.
+    pub status: Option<PaymentStatus>,
+    /// Only this campaign.
+    pub campaign_id: Option<Uuid>,
+    /// Only the payment of this provider's identifier.
+    pub intent_id: Option<String>,
+    /// Only those that a person must look at.
+    pub flagged: bool,
+}
+
+/// A payment in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct PaymentRow {
+    /// Its identifier.
+    pub id: Uuid,
+    donation_id: Uuid,
+    campaign_id: Uuid,
+    intent_id: Option<String>,
+    status: String,
+    amount_minor: i64,
+    currency: String,
+    captured_minor: i64,
+    refunded_minor: i64,
+    disputed_minor: i64,
+    flag: Option<String>,
+    version: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+}
+
+/// One row of a payment's history.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimelineRow {
+    /// Its place: rises with time.
+    #[serde(skip)]
+    pub id: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    kind: String,
+    source: String,
+    event_id: Option<String>,
+    verdict: String,
+    reason: String,
+    from: Option<String>,
+    to: String,
+    version: i64,
+    traceparent: Option<String>,
+}
+
+impl Store {
+    /// One payment with its refunds and disputes.
+    pub async fn load_payment(&self, id: PaymentId) -> Result<Option<Payment>, StoreError> {
+        let client = self.pools.reader().await?;
+        query_opt(&client, LOAD, &[&id.uuid()]).await?.map(Payment::try_from).transpose()
+    }
+
+    /// The payment that the provider knows as `intent_id`.
+    pub async fn find_payment_by_intent(&self, intent_id: &str) -> Result<Option<PaymentId>, StoreError> {
+        let client = self.pools.reader().await?;
+        Ok(query_opt(&client, FIND_BY_INTENT, &[&intent_id]).await?.map(|row| row.get::<_, Uuid>("id").into()))
+    }
+
+    /// At most `limit` payments, newest first, after the one that `cursor` names.
+    pub async fn list_payments(
+        &self,
+        filter: &PaymentFilter,
+        cursor: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<PaymentRow>, StoreError> {
+        let client = self.pools.reader().await?;
+        let status = filter.status.map(PaymentStatus::as_str);
+        let rows =
+            query(&client, LIST, &[&cursor, &status, &filter.campaign_id, &filter.intent_id, &filter.flagged, &limit])
+                .await?;
+        Ok(rows.iter().map(payment_row).collect())
+    }
+
+    /// At most `limit` rows of a payment's history, oldest first, after the place `after`.
+    pub async fn load_timeline(&self, id: PaymentId, after: i64, limit: i64) -> Result<Vec<TimelineRow>, StoreError> {
+        let client = self.pools.reader().await?;
+        let rows = query(&client, TIMELINE, &[&id.uuid(), &after, &limit]).await?;
+        Ok(rows.iter().map(timeline_row).collect())
+    }
+
+    /// Payments whose check is due, at most `limit`, each leased for `lease_s` seconds.
+    pub async fn claim_due_checks(
+        &self,
+        now: OffsetDateTime,
+        lease_s: i64,
+        limit: i64,
+    ) -> Result<Vec<PaymentId>, StoreError> {
+        let client = self.pools.reader().await?;
+        let rows = query(&client, CLAIM_CHECKS, &[&now, &lease_s, &limit]).await?;
+        Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+    }
+}
+
+impl TryFrom<Row> for Payment {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let currency: &str = row.get("currency");
+        let status: &str = row.get("status");
+        Ok(Self {
+            id: row.get::<_, Uuid>("id").into(),
+            donation_id: row.get::<_, Uuid>("donation_id").into(),
+            campaign_id: row.get::<_, Uuid>("campaign_id").into(),
+            amount_minor: row.get("amount_minor"),
+            currency: Currency::parse(currency).ok_or_else(|| StoreError::corrupt(TABLE, "currency", currency))?,
+            manual_capture: row.get("manual_capture"),
+            status: PaymentStatus::parse(status).ok_or_else(|| StoreError::corrupt(TABLE, "status", status))?,
+            version: row.get("version"),
+            provider_at: row.get("provider_at"),
+            intent_id: row.get("intent_id"),
+            client_secret: row.get("client_secret"),
+            captured_minor: row.get("captured_minor"),
+            refunds: from_json(&row, "refunds")?,
+            disputes: from_json(&row, "disputes")?,
+            flag: row.get("flag"),
+            checks: row.get("checks"),
+            updated_at: row.get("updated_at"),
+        })
+    }
+}
+
+fn from_json<T: DeserializeOwned>(row: &Row, column: &'static str) -> Result<T, StoreError> {
+    serde_json::from_str(row.get(column)).map_err(|error| StoreError::corrupt(TABLE, column, error))
+}
+
+fn payment_row(row: &Row) -> PaymentRow {
+    PaymentRow {
+        id: row.get("id"),
+        donation_id: row.get("donation_id"),
+        campaign_id: row.get("campaign_id"),
+        intent_id: row.get("intent_id"),
+        status: row.get("status"),
+        amount_minor: row.get("amount_minor"),
+        currency: row.get("currency"),
+        captured_minor: row.get("captured_minor"),
+        refunded_minor: row.get("refunded_minor"),
+        disputed_minor: row.get("disputed_minor"),
+        flag: row.get("flag"),
+        version: row.get("version"),
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+    }
+}
+
+fn timeline_row(row: &Row) -> TimelineRow {
+    TimelineRow {
+        id: row.get("id"),
+        at: row.get("at"),
+        kind: row.get("kind"),
+        source: row.get("source"),
+        event_id: row.get("event_id"),
+        verdict: row.get("verdict"),
+        reason: row.get("reason"),
+        from: row.get("from_status"),
+        to: row.get("to_status"),
+        version: row.get("version"),
+        traceparent: row.get("traceparent"),
+    }
+}
+
+/// An event that waits for its payment.
+#[derive(Clone, Debug)]
+pub struct ParkedEvent {
+    /// The provider's id of the event.
+    pub event_id: String,
+    /// The raw body.
+    pub body: String,
+}
+
+/// How many parked events are taken up at a time.
+const PARKED_BATCH: i64 = 100;
+
+const PARK: &str = include_str!("../../sql/queries/payments/park_event.sql");
+const LOAD_PARKED: &str = include_str!("../../sql/queries/payments/load_parked.sql");
+const UNPARK: &str = include_str!("../../sql/queries/payments/unpark_event.sql");
+
+impl Store {
+    /// Keeps an event until its payment appears; `false` where it was kept before.
+    pub async fn park_event(
+        &self,
+        event: &crate::domain::provider::ProviderEvent,
+        body: &str,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let client = self.pools.reader().await?;
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+            [&event.id, &event.intent_id, &event.payment_id, &event.kind, &event.created, &body, &now];
+        Ok(execute(&client, PARK, &params).await? == 1)
+    }
+
+    /// The oldest events that wait for this payment.
+    pub async fn load_parked(&self, intent_id: &str, payment: PaymentId) -> Result<Vec<ParkedEvent>, StoreError> {
+        let client = self.pools.reader().await?;
+        let rows = query(&client, LOAD_PARKED, &[&intent_id, &payment.uuid(), &PARKED_BATCH]).await?;
+        Ok(rows.iter().map(|row| ParkedEvent { event_id: row.get("event_id"), body: row.get("body") }).collect())
+    }
+
+    /// Lets go of an event that was handled.
+    pub async fn unpark_event(&self, event_id: &str) -> Result<(), StoreError> {
+        let client = self.pools.reader().await?;
+        execute(&client, UNPARK, &[&event_id]).await.map(drop)
+    }
+}

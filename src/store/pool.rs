@@ -1,0 +1,102 @@
+//! Connections to Postgres: two pools, so that readers never keep a writer waiting.
+//!
+//! Deliberately absent: textual `BEGIN`. A transaction whose future is dropped half-way would poison its connection;
+//! a statement that writes everything by itself cannot be half-way.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, NoTls, Row};
+
+use super::StoreError;
+
+/// Connections for reads and small writes.
+const READERS: usize = 14;
+/// How many batches of the committer are written at the same time. Measured: two or three are best.
+pub const WRITERS: usize = 3;
+
+const WAIT: Duration = Duration::from_millis(500);
+const CREATE: Duration = Duration::from_secs(2);
+const RECYCLE: Duration = Duration::from_secs(1);
+/// A dropped future does not cancel its statement, so the server must.
+const SESSION: &str = "-c statement_timeout=20000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000";
+
+/// The two pools.
+#[derive(Clone)]
+pub struct Pools {
+    config: Config,
+    readers: Pool,
+    writers: Pool,
+}
+
+impl Pools {
+    /// Pools that connect when they are first used.
+    pub fn new(mut config: Config) -> Result<Self, StoreError> {
+        if config.get_options().is_none() {
+            config.options(SESSION);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("careforall");
+        }
+        config.connect_timeout(CREATE);
+        Ok(Self { readers: pool(&config, READERS)?, writers: pool(&config, WRITERS)?, config })
+    }
+
+    /// How to reach the database, for those who need a connection of their own.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A connection for reads and small writes.
+    pub async fn reader(&self) -> Result<Object, StoreError> {
+        Ok(self.readers.get().await?)
+    }
+
+    /// A connection for the committer.
+    pub async fn writer(&self) -> Result<Object, StoreError> {
+        Ok(self.writers.get().await?)
+    }
+
+    /// Connections in use and at most, of readers and writers together.
+    pub fn usage(&self) -> (usize, usize) {
+        let (readers, writers) = (self.readers.status(), self.writers.status());
+        let used = |status: &deadpool_postgres::Status| status.size - status.available;
+        (used(&readers) + used(&writers), readers.max_size + writers.max_size)
+    }
+
+    /// Closes all connections.
+    pub fn close(&self) {
+        self.readers.close();
+        self.writers.close();
+    }
+}
+
+fn pool(config: &Config, size: usize) -> Result<Pool, StoreError> {
+    let manager =
+        Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    Pool::builder(manager)
+        .max_size(size)
+        .timeouts(Timeouts { wait: Some(WAIT), create: Some(CREATE), recycle: Some(RECYCLE) })
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
+}
+
+/// Runs one prepared statement and returns its rows.
+pub async fn query(client: &Object, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query(&statement, params).await?)
+}
+
+/// Runs one prepared statement that answers with one row or none.
+pub async fn query_opt(client: &Object, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, StoreError> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query_opt(&statement, params).await?)
+}
+
+/// Runs one prepared statement and returns how many rows it touched.
+pub async fn execute(client: &Object, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.execute(&statement, params).await?)
+}
