@@ -105,6 +105,7 @@ create table payments.payment_transactions (
     disputed_minor bigint not null default 0 check (disputed_minor >= 0),
     receipt_number bigint unique,
     flag text,
+    traceparent text, -- goes to the provider with every try, which must be the same request
     checks integer not null default 0,
     check_at timestamptz,
     created_at timestamptz not null,

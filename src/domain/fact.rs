@@ -141,6 +141,8 @@ pub struct FactData {
     pub amount_minor: i64,
     /// The currency of every amount here.
     pub currency: Currency,
+    /// What this very fact moved, in minor units: captured, refunded, withheld or given back.
+    pub moved_minor: i64,
     /// What moved to us, in minor units.
     pub captured_minor: i64,
     /// What went back, in minor units.
@@ -153,8 +155,14 @@ pub struct FactData {
 }
 
 impl Fact {
-    /// The fact that `kind` happened to `payment`, which is the state afterwards.
-    pub fn of(payment: &Payment, kind: FactKind, now: OffsetDateTime, traceparent: Option<String>) -> Self {
+    /// The fact that `kind` happened to a payment that was `before` and is now `payment`.
+    pub fn of(
+        before: &Payment,
+        payment: &Payment,
+        kind: FactKind,
+        now: OffsetDateTime,
+        traceparent: Option<String>,
+    ) -> Self {
         Self {
             specversion: "1.0".to_owned(),
             id: EventId::at(now),
@@ -172,12 +180,30 @@ impl Fact {
                 version: payment.version,
                 amount_minor: payment.amount_minor,
                 currency: payment.currency,
+                moved_minor: moved_minor(before, payment, kind),
                 captured_minor: payment.captured_minor,
                 refunded_minor: payment.refunded_minor(),
                 disputed_minor: payment.disputed_minor(),
                 flag: payment.flag.clone(),
             },
         }
+    }
+}
+
+fn moved_minor(before: &Payment, after: &Payment, kind: FactKind) -> i64 {
+    match kind {
+        FactKind::PaymentCompleted => after.captured_minor - before.captured_minor,
+        FactKind::PaymentRefunded | FactKind::PaymentRefundFailed => {
+            (after.refunded_minor() - before.refunded_minor()).abs()
+        }
+        FactKind::PaymentDisputeOpened | FactKind::PaymentDisputeClosed => {
+            (after.disputed_minor() - before.disputed_minor()).abs()
+        }
+        FactKind::DonationCreated
+        | FactKind::PaymentAuthorized
+        | FactKind::PaymentFailed
+        | FactKind::PaymentCanceled
+        | FactKind::PaymentFlagged => 0,
     }
 }
 

@@ -26,6 +26,8 @@ pub struct OutboxEvent {
     pub seq: i64,
     /// The fact's identifier.
     pub id: Uuid,
+    /// The payment: its events leave in the order of their places.
+    pub aggregate_id: Uuid,
     /// Its CloudEvents type.
     pub event_type: String,
     /// The CloudEvents envelope in JSON.
@@ -99,6 +101,7 @@ fn event(row: &Row) -> OutboxEvent {
     OutboxEvent {
         seq: row.get("seq"),
         id: row.get("id"),
+        aggregate_id: row.get("aggregate_id"),
         event_type: row.get("event_type"),
         body: row.get("body"),
         traceparent: row.get("traceparent"),

@@ -144,6 +144,7 @@ impl TryFrom<Row> for Payment {
             refunds: from_json(&row, "refunds")?,
             disputes: from_json(&row, "disputes")?,
             flag: row.get("flag"),
+            traceparent: row.get("traceparent"),
             checks: row.get("checks"),
             updated_at: row.get("updated_at"),
         })
@@ -230,5 +231,15 @@ impl Store {
     pub async fn unpark_event(&self, event_id: &str) -> Result<(), StoreError> {
         let client = self.pools.reader().await?;
         execute(&client, UNPARK, &[&event_id]).await.map(drop)
+    }
+}
+
+const SCHEDULE_CHECK: &str = include_str!("../../sql/queries/payments/schedule_check.sql");
+
+impl Store {
+    /// Says when a payment is next checked, unless it has moved meanwhile; no new version.
+    pub async fn schedule_check(&self, payment: &Payment, at: Option<OffsetDateTime>) -> Result<(), StoreError> {
+        let client = self.pools.reader().await?;
+        execute(&client, SCHEDULE_CHECK, &[&payment.id.uuid(), &at, &payment.checks, &payment.version]).await.map(drop)
     }
 }

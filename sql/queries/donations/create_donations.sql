@@ -36,9 +36,10 @@ with item as materialized (
     returning id
 ), new_payments as (
     insert into payments.payment_transactions (id, donation_id, campaign_id, donor_key, amount_minor, currency,
-                                               manual_capture, status, version, check_at, created_at, updated_at)
+                                               manual_capture, status, version, traceparent, check_at,
+                                               created_at, updated_at)
     select payment_id, id, campaign_id, md5(lower(donor_email))::uuid, amount_minor, currency,
-           manual_capture, 'INITIATED', 1, created_at + interval '15 seconds', created_at, created_at
+           manual_capture, 'INITIATED', 1, traceparent, created_at + interval '15 seconds', created_at, created_at
       from recorded
     on conflict (id) do nothing
 ), history as (

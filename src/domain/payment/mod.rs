@@ -51,6 +51,8 @@ pub struct Payment {
     pub disputes: Vec<DisputeFact>,
     /// Why a person must look at it, if someone must.
     pub flag: Option<String>,
+    /// W3C trace context of the request that made it; sent to the provider, the same at every try.
+    pub traceparent: Option<String>,
     /// How often it has been checked with the provider since it last changed.
     pub checks: i32,
     /// When it was last written.

@@ -25,6 +25,7 @@ fn payment() -> Payment {
         refunds: vec![],
         disputes: vec![],
         flag: None,
+        traceparent: None,
         checks: 0,
         updated_at: OffsetDateTime::UNIX_EPOCH,
     }

@@ -1,0 +1,467 @@
+//! The committer: the one write road. What waits is written in one statement, one commit for many callers.
+//!
+//! A caller is answered only after its commit. One bad item fails alone: a batch that the database refuses is written
+//! again item by item. When the connection breaks during a commit, the batch is sent again; both statements recognise
+//! what they wrote before, so sending twice writes once. Deliberately absent: lingering (it was measured to be slower)
+//! and decisions.
+
+use std::collections::{HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use actix::prelude::*;
+use deadpool_postgres::Object;
+use futures::FutureExt;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::facts::Wake;
+use crate::clock::Clock;
+use crate::domain::ids::DonationId;
+use crate::metrics::METRICS;
+use crate::store::donations::create_donations;
+use crate::store::idempotency::{record_answers, store_answers};
+use crate::store::moves::{move_payments, was_moved};
+use crate::store::pool::WRITERS;
+use crate::store::{Answer, Creation, CreationOutcome, Move, MoveOutcome, Store, StoreError};
+
+/// Items in one statement at most.
+const BATCH: usize = 256;
+/// Items that wait at most, of each kind; beyond that callers are told to come back later.
+const WAITING: usize = 8192;
+/// How often a batch is sent again when the connection breaks.
+const RESENDS: usize = 3;
+const RESEND_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why something was not committed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Too much waits already; nothing was written.
+    #[error("too many writes are waiting")]
+    Overloaded,
+    /// The database is away or busy. Whether it was written is not known.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The database refuses this item; it was not written.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        if error.is_passing() { Self::Unavailable(error.to_string()) } else { Self::Refused(error.to_string()) }
+    }
+}
+
+/// Records a donation.
+#[derive(Message)]
+#[rtype(result = "Result<CreationOutcome, CommitError>")]
+pub struct CommitCreation(pub Creation);
+
+/// Moves a payment.
+#[derive(Message)]
+#[rtype(result = "Result<MoveOutcome, CommitError>")]
+pub struct CommitMove(pub Box<Move>);
+
+/// Completes a key that was claimed with a donation.
+#[derive(Message)]
+#[rtype(result = "Result<(), CommitError>")]
+pub struct CommitAnswer(pub Answer);
+
+/// Keeps the answer to an event that touches no payment of ours.
+#[derive(Message)]
+#[rtype(result = "Result<(), CommitError>")]
+pub struct CommitVerdict(pub Answer);
+
+/// A donation that has a new version: for those who wait for one.
+#[derive(Clone, Copy, Debug)]
+pub struct DonationMoved {
+    /// The donation.
+    pub id: DonationId,
+    /// Its version.
+    pub version: i64,
+}
+
+struct Waiting<T, O> {
+    item: T,
+    reply: oneshot::Sender<Result<O, CommitError>>,
+}
+
+type Queue<T, O> = VecDeque<Waiting<T, O>>;
+
+/// The actor.
+pub struct Committer {
+    store: Store,
+    clock: Clock,
+    outbox: Option<Recipient<Wake>>,
+    moved: tokio::sync::broadcast::Sender<DonationMoved>,
+    creations: Queue<Creation, CreationOutcome>,
+    moves: Queue<Move, MoveOutcome>,
+    answers: Queue<Answer, ()>,
+    verdicts: Queue<Answer, ()>,
+    idle_writers: usize,
+    next_kind: usize,
+}
+
+/// Tells the committer whom to wake after a commit with facts; sent once, when that actor exists.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct WakeAfterCommit(pub Recipient<Wake>);
+
+impl Committer {
+    /// A committer that tells `moved` of every new version.
+    pub fn new(store: Store, clock: Clock, moved: tokio::sync::broadcast::Sender<DonationMoved>) -> Self {
+        Self {
+            store,
+            clock,
+            outbox: None,
+            moved,
+            creations: VecDeque::new(),
+            moves: VecDeque::new(),
+            answers: VecDeque::new(),
+            verdicts: VecDeque::new(),
+            idle_writers: WRITERS,
+            next_kind: 0,
+        }
+    }
+
+    /// Gives every idle writer a batch of one kind, the kinds in turn.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        while self.idle_writers > 0 && self.waiting() > 0 {
+            let kind = self.next_kind;
+            self.next_kind = (kind + 1) % 4;
+            match kind {
+                0 if !self.creations.is_empty() => {
+                    let batch = take(&mut self.creations);
+                    self.spawn(ctx, "creations", batch, Store::commit_creations);
+                }
+                1 if !self.moves.is_empty() => {
+                    let batch = take_moves(&mut self.moves);
+                    self.spawn(ctx, "moves", batch, Store::commit_moves);
+                }
+                2 if !self.answers.is_empty() => {
+                    let batch = take(&mut self.answers);
+                    self.spawn(ctx, "answers", batch, Store::commit_answers);
+                }
+                3 if !self.verdicts.is_empty() => {
+                    let batch = take(&mut self.verdicts);
+                    self.spawn(ctx, "verdicts", batch, Store::commit_verdicts);
+                }
+                _ => {}
+            }
+        }
+        METRICS.commit_waiting.set(i64::try_from(self.waiting()).unwrap_or(i64::MAX));
+    }
+
+    fn waiting(&self) -> usize {
+        self.creations.len() + self.moves.len() + self.answers.len() + self.verdicts.len()
+    }
+
+    fn spawn<T, O, W>(&mut self, ctx: &mut Context<Self>, kind: &'static str, batch: Vec<Waiting<T, O>>, write: W)
+    where
+        T: Item,
+        O: 'static,
+        W: AsyncFn(&Store, &Object, &[T], &Clock, bool) -> Result<Vec<O>, StoreError> + 'static,
+    {
+        self.idle_writers -= 1;
+        let (store, clock, moved) = (self.store.clone(), self.clock.clone(), self.moved.clone());
+        let job = async move {
+            let wrote_facts = write_batch(&store, &clock, kind, batch, write, &moved);
+            // A panic here must not take the write road with it; the callers see their answer's sender dropped.
+            AssertUnwindSafe(wrote_facts).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!(kind, "a batch panicked; its callers are told that the outcome is unknown");
+                false
+            })
+        };
+        ctx.spawn(job.into_actor(self).map(|wrote_facts, act, ctx| {
+            act.idle_writers += 1;
+            if wrote_facts && let Some(outbox) = &act.outbox {
+                // A full mailbox has a wake in it already.
+                let _ = outbox.try_send(Wake);
+            }
+            act.pump(ctx);
+        }));
+    }
+}
+
+/// What the committer needs to know of an item.
+trait Item: 'static {
+    /// Whether it brings facts for the outbox.
+    fn has_facts(&self) -> bool;
+    /// The new version that it brings, if it was written.
+    fn donation_moved(&self) -> Option<DonationMoved>;
+}
+
+impl Item for Creation {
+    fn has_facts(&self) -> bool {
+        true
+    }
+
+    fn donation_moved(&self) -> Option<DonationMoved> {
+        None
+    }
+}
+
+impl Item for Move {
+    fn has_facts(&self) -> bool {
+        !self.facts.is_empty()
+    }
+
+    fn donation_moved(&self) -> Option<DonationMoved> {
+        (!self.steps.is_empty()).then_some(DonationMoved { id: self.after.donation_id, version: self.after.version })
+    }
+}
+
+impl Item for Answer {
+    fn has_facts(&self) -> bool {
+        false
+    }
+
+    fn donation_moved(&self) -> Option<DonationMoved> {
+        None
+    }
+}
+
+fn take<T, O>(queue: &mut Queue<T, O>) -> Vec<Waiting<T, O>> {
+    queue.drain(..queue.len().min(BATCH)).collect()
+}
+
+/// One payment at most once in a batch; the rest keeps its order.
+fn take_moves(queue: &mut Queue<Move, MoveOutcome>) -> Vec<Waiting<Move, MoveOutcome>> {
+    let mut batch = Vec::new();
+    let mut seen = HashSet::new();
+    let mut later = VecDeque::new();
+    while let Some(waiting) = queue.pop_front() {
+        if batch.len() < BATCH && seen.insert(waiting.item.after.id) {
+            batch.push(waiting);
+        } else {
+            later.push_back(waiting);
+            if batch.len() == BATCH {
+                break;
+            }
+        }
+    }
+    later.append(queue);
+    *queue = later;
+    batch
+}
+
+/// Writes a batch, answers everyone in it, and says whether facts were written.
+async fn write_batch<T, O, W>(
+    store: &Store,
+    clock: &Clock,
+    kind: &'static str,
+    batch: Vec<Waiting<T, O>>,
+    write: W,
+    moved: &tokio::sync::broadcast::Sender<DonationMoved>,
+) -> bool
+where
+    T: Item,
+    W: AsyncFn(&Store, &Object, &[T], &Clock, bool) -> Result<Vec<O>, StoreError>,
+{
+    let began = Instant::now();
+    let (items, replies): (Vec<T>, Vec<_>) = batch.into_iter().map(|it| (it.item, it.reply)).unzip();
+    let outcomes = match write_with_resends(store, clock, &items, &write).await {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) if error.is_passing() || items.len() == 1 => {
+            let error = CommitError::from(error);
+            items.iter().map(|_| Err(error.clone())).collect()
+        }
+        Err(_) => write_one_by_one(store, clock, &items, &write).await,
+    };
+    METRICS.commit_rows.with_label_values(&[kind]).observe(as_f64(items.len()));
+    METRICS.commit_seconds.with_label_values(&[kind]).observe(began.elapsed().as_secs_f64());
+    answer_all(&items, replies, outcomes, moved)
+}
+
+fn answer_all<T: Item, O>(
+    items: &[T],
+    replies: Vec<oneshot::Sender<Result<O, CommitError>>>,
+    outcomes: Vec<Result<O, CommitError>>,
+    moved: &tokio::sync::broadcast::Sender<DonationMoved>,
+) -> bool {
+    let mut wrote_facts = false;
+    for ((item, reply), outcome) in items.iter().zip(replies).zip(outcomes) {
+        match &outcome {
+            Ok(_) => {
+                wrote_facts |= item.has_facts();
+                if let Some(news) = item.donation_moved() {
+                    let _ = moved.send(news); // nobody may be waiting
+                }
+            }
+            Err(error) => count_failure(error),
+        }
+        let _ = reply.send(outcome); // a caller may have gone away; what was written stays written
+    }
+    wrote_facts
+}
+
+fn count_failure(error: &CommitError) {
+    let reason = match error {
+        CommitError::Overloaded => "overloaded",
+        CommitError::Unavailable(_) => "unavailable",
+        CommitError::Refused(_) => "refused",
+    };
+    METRICS.commit_failures.with_label_values(&[reason]).inc();
+}
+
+#[allow(clippy::cast_precision_loss, reason = "batches are small")]
+fn as_f64(count: usize) -> f64 {
+    count as f64
+}
+
+async fn write_with_resends<T, O, W>(store: &Store, clock: &Clock, items: &[T], write: &W) -> Result<Vec<O>, StoreError>
+where
+    W: AsyncFn(&Store, &Object, &[T], &Clock, bool) -> Result<Vec<O>, StoreError>,
+{
+    let mut resends = 0;
+    loop {
+        let written = async {
+            let client = store.pools.writer().await?;
+            write(store, &client, items, clock, resends > 0).await
+        }
+        .await;
+        match written {
+            Err(error) if error.is_passing() && resends < RESENDS => {
+                tracing::warn!(%error, resends, "a commit was not confirmed; it is sent again");
+                resends += 1;
+                tokio::time::sleep(RESEND_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn write_one_by_one<T, O, W>(store: &Store, clock: &Clock, items: &[T], write: &W) -> Vec<Result<O, CommitError>>
+where
+    W: AsyncFn(&Store, &Object, &[T], &Clock, bool) -> Result<Vec<O>, StoreError>,
+{
+    let mut outcomes = Vec::with_capacity(items.len());
+    for item in items {
+        let written = write_with_resends(store, clock, std::slice::from_ref(item), write).await;
+        outcomes.push(match written.map(|mut outcomes| outcomes.pop()) {
+            Ok(Some(outcome)) => Ok(outcome),
+            Ok(None) => Err(CommitError::Refused("no outcome".to_owned())),
+            Err(error) => {
+                tracing::error!(%error, "the database refuses one item of a batch");
+                Err(error.into())
+            }
+        });
+    }
+    outcomes
+}
+
+impl Store {
+    async fn commit_creations(
+        &self,
+        client: &Object,
+        batch: &[Creation],
+        _clock: &Clock,
+        again: bool,
+    ) -> Result<Vec<CreationOutcome>, StoreError> {
+        let mut outcomes = create_donations(client, batch).await?;
+        for (creation, outcome) in batch.iter().zip(&mut outcomes) {
+            if again && *outcome == CreationOutcome::KeyTaken {
+                *outcome = self.own_creation(creation).await?.unwrap_or(CreationOutcome::KeyTaken);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Whether the key is taken by this very creation, whose first commit was not heard of.
+    async fn own_creation(&self, creation: &Creation) -> Result<Option<CreationOutcome>, StoreError> {
+        let Some(key) = &creation.key else { return Ok(None) };
+        let known = self.load_answer(&key.scope, &key.key).await?;
+        if known.and_then(|known| known.resource_id) != Some(creation.donation.id.uuid()) {
+            return Ok(None);
+        }
+        let payment = self.load_payment(creation.donation.payment_id).await?;
+        Ok(payment.map(|payment| CreationOutcome::Recorded { manual_capture: payment.manual_capture }))
+    }
+
+    async fn commit_moves(
+        &self,
+        client: &Object,
+        batch: &[Move],
+        _clock: &Clock,
+        again: bool,
+    ) -> Result<Vec<MoveOutcome>, StoreError> {
+        let mut outcomes = move_payments(client, batch).await?;
+        for (it, outcome) in batch.iter().zip(&mut outcomes) {
+            if again && *outcome != MoveOutcome::Moved && was_moved(client, it.after.id, it.id).await? {
+                *outcome = MoveOutcome::Moved;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn commit_answers(
+        &self,
+        client: &Object,
+        batch: &[Answer],
+        _clock: &Clock,
+        _again: bool,
+    ) -> Result<Vec<()>, StoreError> {
+        store_answers(client, batch).await?;
+        Ok(vec![(); batch.len()])
+    }
+
+    async fn commit_verdicts(
+        &self,
+        client: &Object,
+        batch: &[Answer],
+        clock: &Clock,
+        _again: bool,
+    ) -> Result<Vec<()>, StoreError> {
+        record_answers(client, batch, clock.now()).await?;
+        Ok(vec![(); batch.len()])
+    }
+}
+
+impl Actor for Committer {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Committer {}
+
+impl Handler<WakeAfterCommit> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, msg: WakeAfterCommit, _ctx: &mut Self::Context) {
+        self.outbox = Some(msg.0);
+    }
+}
+
+/// Puts an item into its queue and answers when it is committed.
+fn enqueue<T, O: 'static>(queue: &mut Queue<T, O>, item: T) -> ResponseFuture<Result<O, CommitError>> {
+    if queue.len() >= WAITING {
+        count_failure(&CommitError::Overloaded);
+        return Box::pin(std::future::ready(Err(CommitError::Overloaded)));
+    }
+    let (reply, answer) = oneshot::channel();
+    queue.push_back(Waiting { item, reply });
+    Box::pin(async move {
+        answer.await.unwrap_or_else(|_| Err(CommitError::Unavailable("the writer went away".to_owned())))
+    })
+}
+
+macro_rules! commits {
+    ($($message:ident => $queue:ident, $outcome:ty, $item:expr;)*) => {$(
+        impl Handler<$message> for Committer {
+            type Result = ResponseFuture<Result<$outcome, CommitError>>;
+
+            fn handle(&mut self, msg: $message, ctx: &mut Self::Context) -> Self::Result {
+                let answer = enqueue(&mut self.$queue, $item(msg));
+                self.pump(ctx);
+                answer
+            }
+        }
+    )*};
+}
+
+commits! {
+    CommitCreation => creations, CreationOutcome, |msg: CommitCreation| msg.0;
+    CommitMove => moves, MoveOutcome, |msg: CommitMove| *msg.0;
+    CommitAnswer => answers, (), |msg: CommitAnswer| msg.0;
+    CommitVerdict => verdicts, (), |msg: CommitVerdict| msg.0;
+}

@@ -1,0 +1,280 @@
+//! The outbox: committed facts onto the bus, in the order of versions for each payment.
+//!
+//! A commit wakes it; a poll is the safety net. An event is forgotten only when every queue (or, in one process, every
+//! consumer) has it, so a crash at any line publishes again and loses nothing. An event that is refused is tried by a
+//! schedule and then set aside; it holds back its own payment's later events and nobody else's.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::facts::{Take, TakeError, Wake};
+use crate::clock::Clock;
+use crate::domain::fact::Fact;
+use crate::domain::retry::{PUBLISH, wait_after};
+use crate::gateways::broker::{Outgoing, PublishOutcome, Publisher};
+use crate::gateways::topology::Exchange;
+use crate::metrics::METRICS;
+use crate::store::outbox::{OutboxEvent, Postponed, claim_events, delete_published, postpone};
+use crate::store::{Store, StoreError};
+
+/// Events in one round at most.
+const BATCH: i64 = 500;
+/// The safety net under the wake after a commit.
+const POLL: Duration = Duration::from_secs(1);
+/// How long the outbox waits when the bus or the database is away.
+const AWAY: Duration = Duration::from_millis(500);
+
+/// Where facts go.
+pub enum Bus {
+    /// Straight to the consumers of this process, each of which must take a fact before it counts as published.
+    InProcess(Vec<Recipient<Take>>),
+    /// To RabbitMQ.
+    Broker(Publisher),
+}
+
+/// What became of one event.
+enum Delivery {
+    Published,
+    /// Refused as it is: by schedule, then aside.
+    Refused(String),
+    /// The bus is away: as it is, later.
+    Later,
+}
+
+/// The actor.
+pub struct Outbox {
+    store: Store,
+    bus: Arc<Bus>,
+    clock: Clock,
+    working: bool,
+    woken: bool,
+}
+
+impl Outbox {
+    /// An outbox over `bus`.
+    pub fn new(store: Store, bus: Arc<Bus>, clock: Clock) -> Self {
+        Self { store, bus, clock, working: false, woken: false }
+    }
+
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        if self.working {
+            self.woken = true;
+            return;
+        }
+        self.working = true;
+        self.woken = false;
+        let (store, bus, clock) = (self.store.clone(), Arc::clone(&self.bus), self.clock.clone());
+        let round = async move { relay_round(&store, &bus, &clock).await };
+        ctx.spawn(round.into_actor(self).map(|round, act, ctx| act.rest(round, ctx)));
+    }
+
+    fn rest(&mut self, round: Result<Round, StoreError>, ctx: &mut Context<Self>) {
+        self.working = false;
+        match round {
+            Ok(Round::Full) => self.work(ctx),
+            Ok(Round::Done) if self.woken => self.work(ctx),
+            Ok(Round::Done) => {}
+            Ok(Round::Away) => {
+                ctx.run_later(AWAY, Self::work);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the outbox cannot be read; it is tried again");
+                ctx.run_later(AWAY, Self::work);
+            }
+        }
+    }
+}
+
+enum Round {
+    /// There may be more.
+    Full,
+    Done,
+    /// The bus is away.
+    Away,
+}
+
+async fn relay_round(store: &Store, bus: &Bus, clock: &Clock) -> Result<Round, StoreError> {
+    let mut client = store.pools.reader().await?;
+    let transaction = client.transaction().await?;
+    let now = clock.now();
+    let events = claim_events(&transaction, now, BATCH).await?;
+    if events.is_empty() {
+        return Ok(Round::Done);
+    }
+    let full = events.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
+    let (published, postponed, away) = relay(bus, events, now).await;
+    METRICS.outbox_publishes.with_label_values(&["published"]).inc_by(published.len() as u64);
+    METRICS.outbox_publishes.with_label_values(&["refused"]).inc_by(postponed.len() as u64);
+    if !published.is_empty() {
+        delete_published(&transaction, &published).await?;
+    }
+    if !postponed.is_empty() {
+        postpone(&transaction, &postponed).await?;
+    }
+    transaction.commit().await?;
+    Ok(match (away, full) {
+        (true, _) => Round::Away,
+        (false, true) => Round::Full,
+        (false, false) => Round::Done,
+    })
+}
+
+/// Sends events in waves: of each payment one event at a time, so that one that is refused is not overtaken.
+async fn relay(bus: &Bus, events: Vec<OutboxEvent>, now: OffsetDateTime) -> (Vec<i64>, Vec<Postponed>, bool) {
+    let (mut published, mut postponed, mut away) = (Vec::new(), Vec::new(), false);
+    let mut held: HashSet<Uuid> = HashSet::new();
+    for wave in waves(events) {
+        let wave: Vec<OutboxEvent> = wave.into_iter().filter(|event| !held.contains(&event.aggregate_id)).collect();
+        let deliveries = bus.deliver(&wave).await;
+        for (event, delivery) in wave.iter().zip(deliveries) {
+            match delivery {
+                Delivery::Published => published.push(event.seq),
+                Delivery::Later => {
+                    held.insert(event.aggregate_id);
+                    away = true;
+                }
+                Delivery::Refused(error) => {
+                    held.insert(event.aggregate_id);
+                    postponed.push(refused(event, error, now));
+                }
+            }
+        }
+        if away {
+            break;
+        }
+    }
+    (published, postponed, away)
+}
+
+fn waves(events: Vec<OutboxEvent>) -> Vec<Vec<OutboxEvent>> {
+    let mut places: HashMap<Uuid, usize> = HashMap::new();
+    let mut waves: Vec<Vec<OutboxEvent>> = Vec::new();
+    for event in events {
+        let place = places.entry(event.aggregate_id).or_default();
+        if waves.len() == *place {
+            waves.push(Vec::new());
+        }
+        let wave = *place;
+        *place += 1;
+        waves[wave].push(event);
+    }
+    waves
+}
+
+fn refused(event: &OutboxEvent, error: String, now: OffsetDateTime) -> Postponed {
+    let wait = wait_after(PUBLISH, u32::try_from(event.attempts).unwrap_or(u32::MAX), 0);
+    let next_attempt_at = wait.map(|wait| now + wait);
+    if next_attempt_at.is_none() {
+        tracing::error!(event = %event.id, event_type = event.event_type, error, "an event is set aside");
+    }
+    Postponed { seq: event.seq, next_attempt_at, dead_at: next_attempt_at.is_none().then_some(now), error }
+}
+
+impl Bus {
+    async fn deliver(&self, events: &[OutboxEvent]) -> Vec<Delivery> {
+        match self {
+            Self::InProcess(consumers) => hand_over(consumers, events).await,
+            Self::Broker(publisher) => publish(publisher, events).await,
+        }
+    }
+
+    /// Whether facts can leave now; `None` where there is no broker.
+    pub fn connected(&self) -> Option<bool> {
+        match self {
+            Self::InProcess(_) => None,
+            Self::Broker(publisher) => Some(publisher.connected()),
+        }
+    }
+}
+
+async fn publish(publisher: &Publisher, events: &[OutboxEvent]) -> Vec<Delivery> {
+    let batch: Vec<Outgoing> = events.iter().map(outgoing).collect();
+    match publisher.publish_batch(&batch).await {
+        Ok(outcomes) => outcomes.into_iter().map(delivery).collect(),
+        Err(error) => {
+            tracing::debug!(%error, "the broker is away; events wait in the outbox");
+            events.iter().map(|_| Delivery::Later).collect()
+        }
+    }
+}
+
+fn outgoing(event: &OutboxEvent) -> Outgoing {
+    let exchange = if event.event_type.starts_with("donation.") { Exchange::Donations } else { Exchange::Payments };
+    Outgoing {
+        message_id: event.id,
+        exchange,
+        routing_key: event.event_type.clone(),
+        body: event.body.clone().into_bytes(),
+        traceparent: event.traceparent.clone(),
+    }
+}
+
+fn delivery(outcome: PublishOutcome) -> Delivery {
+    match outcome {
+        PublishOutcome::Published => Delivery::Published,
+        PublishOutcome::Unroutable => Delivery::Refused("no queue is bound for it".to_owned()),
+        // A full queue passes; it is no fault of this event.
+        PublishOutcome::Nacked | PublishOutcome::Unknown => Delivery::Later,
+    }
+}
+
+/// Hands a wave to every consumer; where one refuses it, event by event, so that only the one at fault is held back.
+async fn hand_over(consumers: &[Recipient<Take>], events: &[OutboxEvent]) -> Vec<Delivery> {
+    match hand_over_all(consumers, events).await {
+        Ok(()) => events.iter().map(|_| Delivery::Published).collect(),
+        Err(TakeError::Passing(error)) => {
+            tracing::warn!(error, "a consumer is away; events wait in the outbox");
+            events.iter().map(|_| Delivery::Later).collect()
+        }
+        Err(TakeError::Refused(error)) if events.len() == 1 => vec![Delivery::Refused(error)],
+        Err(TakeError::Refused(_)) => {
+            let mut deliveries = Vec::with_capacity(events.len());
+            for event in events {
+                deliveries.push(match hand_over_all(consumers, std::slice::from_ref(event)).await {
+                    Ok(()) => Delivery::Published,
+                    Err(TakeError::Passing(_)) => Delivery::Later,
+                    Err(TakeError::Refused(error)) => Delivery::Refused(error),
+                });
+            }
+            deliveries
+        }
+    }
+}
+
+async fn hand_over_all(consumers: &[Recipient<Take>], events: &[OutboxEvent]) -> Result<(), TakeError> {
+    let facts = events
+        .iter()
+        .map(|event| serde_json::from_str(&event.body).map_err(|error| TakeError::Refused(error.to_string())))
+        .collect::<Result<Vec<Fact>, TakeError>>()?;
+    for consumer in consumers {
+        consumer.send(Take(facts.clone())).await.unwrap_or_else(|error| Err(TakeError::Passing(error.to_string())))?;
+    }
+    Ok(())
+}
+
+impl Actor for Outbox {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(POLL, Self::work);
+    }
+}
+
+impl Supervised for Outbox {
+    fn restarting(&mut self, _ctx: &mut Self::Context) {
+        self.working = false;
+    }
+}
+
+impl Handler<Wake> for Outbox {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
+        self.work(ctx);
+    }
+}

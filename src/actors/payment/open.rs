@@ -1,0 +1,131 @@
+//! Creating the intent with the provider: once, however often it is tried, because the payment's identifier is the
+//! provider's idempotency key.
+
+use std::sync::Arc;
+
+use time::Duration;
+
+use super::work::{DECISIONS, Work, wants_opening};
+use super::{PaymentError, Reply};
+use crate::domain::payment::change::Change;
+use crate::domain::payment::decide::Verdict;
+use crate::domain::payment::{Payment, PaymentStatus};
+use crate::domain::provider::IntentSnapshot;
+use crate::gateways::error::GatewayError;
+use crate::gateways::stripe::NewIntent;
+use crate::gateways::stripe::event::{WebhookEvent, parse};
+use crate::store::{Cause, MoveOutcome};
+
+/// Stripe keeps idempotency keys for 24 hours at least; after this many hours the same key could create a second intent.
+const KEY_LIFETIME_HOURS: i64 = 23;
+
+impl Work {
+    /// Creates the intent, unless there is one; then takes up events that came before it.
+    pub async fn open(&mut self, fresh: Option<Box<Payment>>) -> Result<Reply, PaymentError> {
+        if self.payment.is_none() {
+            self.payment = fresh.map(|payment| *payment);
+        }
+        let payment = self.load().await?.clone();
+        if !wants_opening(&payment) {
+            return Ok(Reply::State(Box::new(payment)));
+        }
+        if self.tools.clock.now() - created_at(&payment) > Duration::hours(KEY_LIFETIME_HOURS) {
+            self.give_up(&payment).await?;
+            return Ok(Reply::State(Box::new(self.load().await?.clone())));
+        }
+        match self.tools.stripe.create_intent(&new_intent(&payment)).await {
+            Ok(snapshot) => self.opened(&snapshot).await?,
+            Err(GatewayError::Permanent { status, code, message, .. }) if !matches!(status, 401 | 403) => {
+                let refusal = code.unwrap_or(message);
+                tracing::error!(payment = %self.id, refusal, "the provider refuses to open a payment");
+                self.refused(&payment, &refusal).await?;
+            }
+            Err(error) => {
+                tracing::warn!(payment = %self.id, %error, "a payment could not be opened; it is tried again");
+                return Err(error.into());
+            }
+        }
+        self.take_up_parked().await?;
+        Ok(Reply::State(Box::new(self.load().await?.clone())))
+    }
+
+    async fn opened(&mut self, snapshot: &IntentSnapshot) -> Result<(), PaymentError> {
+        for _ in 0..DECISIONS {
+            let before = self.load().await?.clone();
+            if before.client_secret.is_some() {
+                return Ok(());
+            }
+            let mut after = before.clone();
+            after.intent_id = Some(snapshot.id.clone());
+            after.client_secret.clone_from(&snapshot.client_secret);
+            let change = Change::between(&before, after, None);
+            let reason = "the provider created the intent".to_owned();
+            let cause = Cause {
+                traceparent: before.traceparent.clone(),
+                ..Cause::of_provider("intent.created", Verdict::Applied, reason)
+            };
+            if self.commit(&before, change, cause, None).await? == MoveOutcome::Moved {
+                return Ok(());
+            }
+        }
+        Err(PaymentError::Contended)
+    }
+
+    async fn refused(&mut self, before: &Payment, refusal: &str) -> Result<(), PaymentError> {
+        let reason = format!("the provider refuses to create the intent: {refusal}");
+        self.close_unopened(before, PaymentStatus::Failed, reason).await
+    }
+
+    async fn give_up(&mut self, before: &Payment) -> Result<(), PaymentError> {
+        let reason = format!("not opened within {KEY_LIFETIME_HOURS} hours");
+        self.close_unopened(before, PaymentStatus::Canceled, reason).await
+    }
+
+    async fn close_unopened(
+        &mut self,
+        before: &Payment,
+        target: PaymentStatus,
+        reason: String,
+    ) -> Result<(), PaymentError> {
+        let after = Payment { flag: Some(reason.clone()), ..before.clone() };
+        let change = Change::between(before, after, Some(target));
+        let cause = Cause::of_provider("intent.refused", Verdict::Applied, reason);
+        // On a conflict another process knows more; the next check looks again.
+        self.commit(before, change, cause, None).await.map(drop)
+    }
+
+    /// Events that came before the payment was known are applied now, oldest first.
+    pub async fn take_up_parked(&mut self) -> Result<(), PaymentError> {
+        let Some(intent) = self.load().await?.intent_id.clone() else { return Ok(()) };
+        for parked in self.tools.store.load_parked(&intent, self.id).await? {
+            if let WebhookEvent::Known(event) = parse(parked.body.as_bytes()) {
+                let event = Arc::new(event);
+                let answer = self.apply(&event, event.traceparent.clone()).await?;
+                tracing::info!(payment = %self.id, event = event.id, verdict = answer.verdict.as_str(), "unparked");
+            }
+            self.tools.store.unpark_event(&parked.event_id).await?;
+        }
+        Ok(())
+    }
+}
+
+fn new_intent(payment: &Payment) -> NewIntent {
+    NewIntent {
+        payment_id: payment.id.uuid(),
+        donation_id: payment.donation_id.uuid(),
+        campaign_id: payment.campaign_id.uuid(),
+        amount_minor: payment.amount_minor,
+        currency: payment.currency,
+        manual_capture: payment.manual_capture,
+        description: None,
+        traceparent: payment.traceparent.clone(),
+    }
+}
+
+/// The payment's own age: identifiers are UUIDv7, which begin with the time of their making.
+fn created_at(payment: &Payment) -> time::OffsetDateTime {
+    let made = payment.id.uuid().get_timestamp().map(|stamp| stamp.to_unix());
+    made.and_then(|(seconds, _)| i64::try_from(seconds).ok())
+        .and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .unwrap_or(payment.updated_at)
+}

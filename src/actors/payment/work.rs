@@ -1,0 +1,301 @@
+//! Loading, deciding, committing: one command's work on one payment.
+
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+
+use super::{Command, EventAnswer, PaymentError, Reply, Tools};
+use crate::actors::committer::CommitMove;
+use crate::domain::fact::Fact;
+use crate::domain::ids::{MoveId, PaymentId};
+use crate::domain::payment::change::Change;
+use crate::domain::payment::decide::{Decision, Verdict, adopt, decide};
+use crate::domain::payment::{Payment, PaymentStatus};
+use crate::domain::provider::ProviderEvent;
+use crate::domain::retry::{CHECK_PAYMENT, wait_after};
+use crate::metrics::METRICS;
+use crate::store::{Answer, Cause, ClaimedKey, Move, MoveOutcome};
+
+/// How often a payment that another process keeps moving is decided anew before the caller is told.
+pub(super) const DECISIONS: usize = 8;
+/// How long the answer to an event is kept: longer than Stripe repeats and lists events.
+const EVENT_ANSWER_DAYS: i64 = 35;
+/// How long the answer to an operator's request is kept.
+const ORDER_ANSWER_HOURS: i64 = 24;
+/// The scope of the keys of the provider's events.
+pub const EVENT_SCOPE: &str = "stripe";
+
+/// One command's work. `payment` is what the actor believes; `None` until it is loaded.
+pub(super) struct Work {
+    pub id: PaymentId,
+    pub tools: Arc<Tools>,
+    pub payment: Option<Payment>,
+}
+
+impl Work {
+    pub async fn run(&mut self, command: Command) -> Result<Reply, PaymentError> {
+        match command {
+            Command::Open { fresh } => self.open(fresh).await,
+            Command::Apply { event, traceparent } => self.apply(&event, traceparent).await.map(Reply::Verdict),
+            Command::Capture { amount_minor, order } => self.capture(amount_minor, order).await,
+            Command::Cancel { order } => self.cancel(order).await,
+            Command::Refund { amount_minor, reason, order } => self.refund(amount_minor, reason, order).await,
+            Command::Check => self.check().await,
+            Command::Get => Ok(Reply::State(Box::new(self.load().await?.clone()))),
+            #[cfg(test)]
+            Command::Panic => panic!("told to"),
+        }
+    }
+
+    /// What is believed, loaded first if need be.
+    pub async fn load(&mut self) -> Result<&Payment, PaymentError> {
+        if self.payment.is_none() {
+            self.payment = self.tools.store.load_payment(self.id).await?;
+        }
+        self.payment.as_ref().ok_or(PaymentError::NotFound)
+    }
+
+    /// Applies an event, asking the provider where events alone cannot decide.
+    pub async fn apply(
+        &mut self,
+        event: &ProviderEvent,
+        traceparent: Option<String>,
+    ) -> Result<EventAnswer, PaymentError> {
+        for _ in 0..DECISIONS {
+            let before = with_intent_of(self.load().await?, event);
+            let (verdict, reason, change) = self.judge(&before, event).await?;
+            let after = change.as_ref().map_or(&before, |change| &change.after);
+            let answer = EventAnswer {
+                verdict,
+                reason: reason.clone(),
+                payment_id: Some(self.id.uuid()),
+                status: Some(after.status),
+                version: Some(after.version),
+            };
+            let cause = Cause {
+                kind: event.kind.clone(),
+                source: "webhook",
+                event_id: Some(event.id.clone()),
+                provider_created: Some(event.created),
+                verdict,
+                reason,
+                traceparent: traceparent.clone(),
+            };
+            let stored = event_answer(&event.id, &answer, self.tools.clock.now())?;
+            match self.commit(&before, change, cause, Some(stored)).await? {
+                MoveOutcome::Moved => return Ok(answer),
+                MoveOutcome::KeyTaken => return self.duplicate(event).await,
+                MoveOutcome::Conflict => {}
+            }
+        }
+        Err(PaymentError::Contended)
+    }
+
+    async fn judge(
+        &self,
+        before: &Payment,
+        event: &ProviderEvent,
+    ) -> Result<(Verdict, String, Option<Change>), PaymentError> {
+        if event.intent_id.is_some() && before.intent_id != event.intent_id {
+            return Ok((Verdict::Rejected, "the event names another intent than this payment's".to_owned(), None));
+        }
+        let mut decision = decide(before, event, None);
+        if decision == Decision::AskProvider {
+            let intent = before.intent_id.as_deref().ok_or(PaymentError::Contended)?;
+            let snapshot = self.tools.stripe.retrieve_intent(intent).await?;
+            decision = decide(before, event, Some(&snapshot));
+        }
+        settled(decision)
+    }
+
+    async fn duplicate(&self, event: &ProviderEvent) -> Result<EventAnswer, PaymentError> {
+        let known = self.tools.store.load_answer(EVENT_SCOPE, &event.id).await?;
+        let body = known.and_then(|known| known.answer).map(|(_, body)| body).ok_or(PaymentError::Contended)?;
+        duplicate_of(&body)
+    }
+
+    /// Asks the provider how it stands and takes that over; or opens it, if that never worked.
+    pub async fn check(&mut self) -> Result<Reply, PaymentError> {
+        for _ in 0..DECISIONS {
+            let before = self.load().await?.clone();
+            if !before.status.is_open() {
+                return Ok(Reply::State(Box::new(before)));
+            }
+            let Some(intent) = before.intent_id.clone() else { return self.open(None).await };
+            let snapshot = self.tools.stripe.retrieve_intent(&intent).await?;
+            let (verdict, reason, change) = settled(adopt(&before, &snapshot, None))?;
+            if change.is_none() {
+                return self.check_later(before).await;
+            }
+            let cause = Cause::of_provider("payment.checked", verdict, reason);
+            if self.commit(&before, change, cause, None).await? == MoveOutcome::Moved {
+                return Ok(Reply::State(Box::new(self.load().await?.clone())));
+            }
+        }
+        Err(PaymentError::Contended)
+    }
+
+    /// Nothing new: ask again by the schedule, and not for ever.
+    async fn check_later(&mut self, mut payment: Payment) -> Result<Reply, PaymentError> {
+        payment.checks += 1;
+        let at = next_check(&payment, self.tools.clock.now());
+        self.tools.store.schedule_check(&payment, at).await?;
+        self.payment = Some(payment.clone());
+        Ok(Reply::State(Box::new(payment)))
+    }
+
+    /// Writes a decision, and believes it only if it was written.
+    pub async fn commit(
+        &mut self,
+        before: &Payment,
+        change: Option<Change>,
+        cause: Cause,
+        answer: Option<Answer>,
+    ) -> Result<MoveOutcome, PaymentError> {
+        let now = self.tools.clock.now();
+        let flagged = change.as_ref().is_some_and(|change| change.after.flag != before.flag);
+        let it = assemble(before, change, cause, answer, now);
+        let (after, steps) = (it.after.clone(), it.steps.clone());
+        // Until the committer has said yes, nothing is known.
+        self.payment = None;
+        let outcome = self
+            .tools
+            .committer
+            .send(CommitMove(Box::new(it)))
+            .await
+            .map_err(|error| PaymentError::Unavailable(error.to_string()))??;
+        match outcome {
+            MoveOutcome::Moved => {
+                count(before, &after, &steps, flagged);
+                self.payment = Some(after);
+            }
+            MoveOutcome::KeyTaken | MoveOutcome::Conflict => {}
+        }
+        Ok(outcome)
+    }
+}
+
+impl Cause {
+    /// Something that the provider answered when we asked.
+    pub(super) fn of_provider(kind: &str, verdict: Verdict, reason: String) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            source: "provider",
+            event_id: None,
+            provider_created: None,
+            verdict,
+            reason,
+            traceparent: None,
+        }
+    }
+}
+
+/// A decision that has been made; asking twice would be a mistake of the rule.
+pub(super) fn settled(decision: Decision) -> Result<(Verdict, String, Option<Change>), PaymentError> {
+    match decision {
+        Decision::Settled { verdict, reason, change } => Ok((verdict, reason, change.map(|change| *change))),
+        Decision::AskProvider => Err(PaymentError::Internal("the rule asks the provider twice".to_owned())),
+    }
+}
+
+/// An event may come before our own commit of the intent: then it tells us which intent it is.
+fn with_intent_of(payment: &Payment, event: &ProviderEvent) -> Payment {
+    let mut payment = payment.clone();
+    if payment.intent_id.is_none() {
+        payment.intent_id.clone_from(&event.intent_id);
+    }
+    payment
+}
+
+fn assemble(
+    before: &Payment,
+    change: Option<Change>,
+    cause: Cause,
+    answer: Option<Answer>,
+    now: OffsetDateTime,
+) -> Move {
+    let traceparent = cause.traceparent.clone();
+    let base = Move {
+        id: MoveId::at(now),
+        at: now,
+        expected_version: before.version,
+        after: before.clone(),
+        check_at: None,
+        cause,
+        steps: Vec::new(),
+        lines: Vec::new(),
+        refunds: Vec::new(),
+        disputes: Vec::new(),
+        facts: Vec::new(),
+        answer,
+    };
+    let Some(change) = change else { return base };
+    let mut after = change.after;
+    after.updated_at = now;
+    Move {
+        check_at: next_check(&after, now),
+        facts: change.facts.iter().map(|kind| Fact::of(before, &after, *kind, now, traceparent.clone())).collect(),
+        steps: change.steps,
+        lines: change.lines,
+        refunds: change.refunds,
+        disputes: change.disputes,
+        after,
+        ..base
+    }
+}
+
+/// When a payment that is still open should ask the provider how it stands.
+fn next_check(payment: &Payment, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    if !payment.status.is_open() {
+        return None;
+    }
+    let wait = wait_after(CHECK_PAYMENT, u32::try_from(payment.checks).unwrap_or(u32::MAX), 0)?;
+    Some(now + Duration::try_from(wait).unwrap_or(Duration::HOUR))
+}
+
+fn count(before: &Payment, after: &Payment, steps: &[crate::domain::payment::change::Step], flagged: bool) {
+    for step in steps.iter().filter(|step| step.from != step.to) {
+        METRICS.payment_transitions.with_label_values(&[step.from.as_str(), step.to.as_str()]).inc();
+    }
+    let currency = [after.currency.code()];
+    let captured = u64::try_from(after.captured_minor - before.captured_minor).unwrap_or(0);
+    METRICS.captured_minor.with_label_values(&currency).inc_by(captured);
+    let refunded = u64::try_from(after.refunded_minor() - before.refunded_minor()).unwrap_or(0);
+    METRICS.refunded_minor.with_label_values(&currency).inc_by(refunded);
+    if flagged {
+        METRICS.payments_flagged.inc();
+        tracing::warn!(payment = %after.id, flag = after.flag.as_deref(), "a payment is flagged for a person to look at");
+    }
+}
+
+/// The stored form of an answer to an event.
+pub fn event_answer(event_id: &str, answer: &EventAnswer, now: OffsetDateTime) -> Result<Answer, PaymentError> {
+    Ok(Answer {
+        key: ClaimedKey { scope: EVENT_SCOPE.to_owned(), key: event_id.to_owned(), fingerprint: [0; 32] },
+        status: 200,
+        body: serde_json::to_string(answer).map_err(|error| PaymentError::Internal(error.to_string()))?,
+        expires_at: now + Duration::days(EVENT_ANSWER_DAYS),
+    })
+}
+
+/// The answer to a repeated event, made from the one that was stored for it.
+pub fn duplicate_of(stored: &str) -> Result<EventAnswer, PaymentError> {
+    let first: EventAnswer = serde_json::from_str(stored).map_err(|error| PaymentError::Internal(error.to_string()))?;
+    Ok(EventAnswer {
+        reason: format!("handled before: {}, {}", first.verdict.as_str(), first.reason),
+        verdict: Verdict::Duplicate,
+        ..first
+    })
+}
+
+/// The stored form of an answer to an operator.
+pub(super) fn order_answer(key: ClaimedKey, status: i16, body: &str, now: OffsetDateTime) -> Answer {
+    Answer { key, status, body: body.to_owned(), expires_at: now + Duration::hours(ORDER_ANSWER_HOURS) }
+}
+
+/// Whether the provider may still be asked to create this payment's intent.
+pub(super) fn wants_opening(payment: &Payment) -> bool {
+    payment.client_secret.is_none()
+        && matches!(payment.status, PaymentStatus::Initiated | PaymentStatus::Processing | PaymentStatus::Failed)
+        && payment.flag.is_none()
+}

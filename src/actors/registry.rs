@@ -1,0 +1,225 @@
+//! The registry: finds, spawns, revives and retires payment actors. One for each arbiter; payments are spread by hash.
+//!
+//! A payment actor that panicked closed its mailbox: the registry drops that very address, starts a fresh actor, which
+//! loads from Postgres, and sends once more. An actor retires when nothing is in flight to it and nothing came for a
+//! while: the registry forgets the address first, so nothing can be sent to it any more. Deliberately absent: waiting. A
+//! forwarder never handles atomically.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::time::Instant;
+
+use super::payment::{Command, PaymentActor, PaymentError, Reply, Retire, Tools};
+use crate::domain::ids::PaymentId;
+use crate::metrics::METRICS;
+
+/// How long an actor without commands lives.
+const IDLE: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_secs(5);
+/// Commands that are under way in one registry at most.
+const IN_FLIGHT: usize = 16 * 1024;
+/// How often due checks are looked for, how many are taken at a time, and for how long they are leased.
+const CHECKS: Duration = Duration::from_secs(2);
+const CHECKS_BATCH: i64 = 200;
+const CHECKS_LEASE_S: i64 = 60;
+/// The registry's own mailbox.
+const MAILBOX: usize = 1024;
+
+/// The address book of all payments in this process.
+#[derive(Clone)]
+pub struct Payments(Arc<[Addr<Registry>]>);
+
+impl Payments {
+    /// Starts one registry on each of `arbiters`. `checks` says whether due checks are looked for.
+    pub fn start(arbiters: &[Arbiter], tools: Arc<Tools>, idle: Option<Duration>) -> Self {
+        let addresses: Vec<Addr<Registry>> = arbiters
+            .iter()
+            .enumerate()
+            .map(|(at, arbiter)| {
+                let tools = Arc::clone(&tools);
+                let idle = idle.unwrap_or(IDLE);
+                Supervisor::start_in_arbiter(&arbiter.handle(), move |_| Registry::new(tools, idle, at == 0))
+            })
+            .collect();
+        let payments = Self(addresses.into());
+        payments.0[0].do_send(Neighbours(payments.clone()));
+        payments
+    }
+
+    /// Sends a command to a payment and waits for its reply.
+    pub async fn send(&self, id: PaymentId, command: Command) -> Result<Reply, PaymentError> {
+        // The random end of a UUIDv7; the beginning is the time.
+        let shard = usize::from(id.uuid().as_bytes()[14]) % self.0.len();
+        self.0[shard]
+            .send(Route { id, command })
+            .await
+            .unwrap_or_else(|error| Err(PaymentError::Unavailable(error.to_string())))
+    }
+
+    /// Sends a command whose work goes on whether or not the caller waits for it.
+    pub fn spawn(&self, id: PaymentId, command: Command) -> tokio::task::JoinHandle<Result<Reply, PaymentError>> {
+        let payments = self.clone();
+        actix_rt::spawn(async move { payments.send(id, command).await })
+    }
+}
+
+struct Entry {
+    address: Addr<PaymentActor>,
+    in_flight: usize,
+    last_used: Instant,
+}
+
+/// The actor.
+pub struct Registry {
+    tools: Arc<Tools>,
+    idle: Duration,
+    looks_for_checks: bool,
+    neighbours: Option<Payments>,
+    actors: HashMap<PaymentId, Entry>,
+    in_flight: usize,
+}
+
+/// Gives the registry that looks for due checks the address book of all.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Neighbours(Payments);
+
+/// A command on its way to a payment.
+#[derive(Clone, Message)]
+#[rtype(result = "Result<Reply, PaymentError>")]
+pub struct Route {
+    id: PaymentId,
+    command: Command,
+}
+
+impl Registry {
+    fn new(tools: Arc<Tools>, idle: Duration, looks_for_checks: bool) -> Self {
+        Self { tools, idle, looks_for_checks, neighbours: None, actors: HashMap::new(), in_flight: 0 }
+    }
+
+    /// The payment's actor, started if need be; one more command is in flight to it.
+    fn reach(&mut self, id: PaymentId) -> Addr<PaymentActor> {
+        let tools = &self.tools;
+        let entry = self.actors.entry(id).or_insert_with(|| {
+            METRICS.payment_actors.inc();
+            Entry { address: PaymentActor::new(id, Arc::clone(tools)).start(), in_flight: 0, last_used: Instant::now() }
+        });
+        entry.in_flight += 1;
+        self.in_flight += 1;
+        entry.address.clone()
+    }
+
+    /// A command came back. Only the very actor that it was sent to is accounted for.
+    fn came_back(&mut self, id: PaymentId, from: &Addr<PaymentActor>) {
+        self.in_flight -= 1;
+        if let Some(entry) = self.actors.get_mut(&id).filter(|entry| entry.address == *from) {
+            entry.in_flight -= 1;
+            entry.last_used = Instant::now();
+        }
+    }
+
+    /// Forgets an actor whose mailbox is closed, unless another took its place already.
+    fn bury(&mut self, id: PaymentId, dead: &Addr<PaymentActor>) {
+        if self.actors.get(&id).is_some_and(|entry| entry.address == *dead) {
+            self.actors.remove(&id);
+            METRICS.payment_actors.dec();
+            METRICS.payment_actor_restarts.inc();
+            tracing::error!(payment = %id, "a payment actor died; a fresh one takes its place");
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        let idle = self.idle;
+        self.actors.retain(|_, entry| {
+            let stays = entry.in_flight > 0 || now.duration_since(entry.last_used) < idle;
+            if !stays {
+                entry.address.do_send(Retire); // its mailbox is empty: nothing is in flight
+                METRICS.payment_actors.dec();
+                METRICS.payment_actor_retirements.inc();
+            }
+            stays
+        });
+        if self.actors.is_empty() {
+            self.actors.shrink_to_fit();
+        }
+    }
+
+    fn look_for_checks(&mut self, ctx: &mut Context<Self>) {
+        let Some(payments) = self.neighbours.clone() else { return };
+        let tools = Arc::clone(&self.tools);
+        let job = async move {
+            let due = tools.store.claim_due_checks(tools.clock.now(), CHECKS_LEASE_S, CHECKS_BATCH).await;
+            match due {
+                Ok(due) => drop(due.into_iter().map(|id| payments.spawn(id, Command::Check)).collect::<Vec<_>>()),
+                Err(error) => tracing::warn!(%error, "due checks cannot be read"),
+            }
+        };
+        ctx.spawn(job.into_actor(self).map(|(), act, ctx| act.look_again(ctx)));
+    }
+
+    fn look_again(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_later(CHECKS, Self::look_for_checks);
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(SWEEP.min(self.idle), |act, _| act.sweep());
+    }
+}
+
+impl Supervised for Registry {}
+
+impl Handler<Neighbours> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: Neighbours, ctx: &mut Self::Context) {
+        self.neighbours = Some(msg.0);
+        if self.looks_for_checks {
+            self.look_again(ctx);
+        }
+    }
+}
+
+impl Handler<Route> for Registry {
+    type Result = ResponseActFuture<Self, Result<Reply, PaymentError>>;
+
+    fn handle(&mut self, route: Route, _ctx: &mut Self::Context) -> Self::Result {
+        if self.in_flight >= IN_FLIGHT {
+            return Box::pin(fut::ready(Err(PaymentError::Unavailable("too many commands are under way".to_owned()))));
+        }
+        let first = self.reach(route.id);
+        let sent = first.send(route.command.clone());
+        Box::pin(sent.into_actor(self).then(move |outcome, act, _| {
+            act.came_back(route.id, &first);
+            match outcome {
+                Ok(reply) => fut::Either::Left(fut::ready(reply)),
+                Err(_) => {
+                    act.bury(route.id, &first);
+                    fut::Either::Right(act.send_once_more(route))
+                }
+            }
+        }))
+    }
+}
+
+impl Registry {
+    fn send_once_more(&mut self, route: Route) -> ResponseActFuture<Self, Result<Reply, PaymentError>> {
+        let second = self.reach(route.id);
+        let sent = second.send(route.command);
+        Box::pin(sent.into_actor(self).map(move |outcome, act, _| {
+            act.came_back(route.id, &second);
+            outcome.unwrap_or_else(|error| {
+                act.bury(route.id, &second);
+                Err(PaymentError::Unavailable(error.to_string()))
+            })
+        }))
+    }
+}

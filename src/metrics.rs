@@ -1,0 +1,201 @@
+//! Every metric, defined once, typed.
+//!
+//! Labels take their values from closed sets (route patterns, states, verdicts), so that their number is bounded.
+//! Deliberately absent: identifiers, addresses and anything else of donors.
+
+use std::sync::LazyLock;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Seconds; fine below a millisecond, where the fast paths are.
+const SECONDS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Rows in one commit.
+const BATCH: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// All metrics of this process.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// All metrics of this process.
+pub struct Metrics {
+    registry: Registry,
+    /// Requests by route pattern, method and status.
+    pub http_requests: IntCounterVec,
+    /// How long requests took, by route pattern and method.
+    pub http_seconds: HistogramVec,
+    /// Webhooks by verdict.
+    pub webhook_verdicts: IntCounterVec,
+    /// Webhooks with a bad signature, by reason.
+    pub webhook_signature_failures: IntCounterVec,
+    /// Webhooks of a known type whose shape is not known.
+    pub webhook_malformed: IntCounter,
+    /// Webhooks whose timestamp is more than the tolerance ahead: our clock is the likelier fault.
+    pub webhook_clock_ahead: IntCounter,
+    /// Steps of the payment machine.
+    pub payment_transitions: IntCounterVec,
+    /// Payments that a person must look at, as they are flagged.
+    pub payments_flagged: IntCounter,
+    /// Captured money in minor units, by currency.
+    pub captured_minor: IntCounterVec,
+    /// Refunded money in minor units, by currency.
+    pub refunded_minor: IntCounterVec,
+    /// Answers of the totals, by level.
+    pub totals_answers: IntCounterVec,
+    /// Totals that are computed for everybody who asked at the same time.
+    pub totals_shared_reads: IntCounter,
+    /// Refreshes of the materialized view, by outcome.
+    pub totals_refreshes: IntCounterVec,
+    /// Rows that one commit wrote, by kind.
+    pub commit_rows: HistogramVec,
+    /// How long one commit took, by kind.
+    pub commit_seconds: HistogramVec,
+    /// Items that failed to commit, by reason.
+    pub commit_failures: IntCounterVec,
+    /// What waits for the committer.
+    pub commit_waiting: IntGauge,
+    /// Events that wait in the outbox, set aside ones included.
+    pub outbox_waiting: IntGauge,
+    /// Events that are set aside.
+    pub outbox_dead: IntGauge,
+    /// Age of the oldest waiting event in seconds.
+    pub outbox_oldest_seconds: IntGauge,
+    /// Events handed to the bus, by outcome.
+    pub outbox_publishes: IntCounterVec,
+    /// Events that consumers took, by consumer and outcome.
+    pub consumer_events: IntCounterVec,
+    /// Attempts to deliver messages, by channel and outcome.
+    pub notification_attempts: IntCounterVec,
+    /// Live payment actors.
+    pub payment_actors: IntGauge,
+    /// Payment actors that were revived after a panic.
+    pub payment_actor_restarts: IntCounter,
+    /// Payment actors that retired.
+    pub payment_actor_retirements: IntCounter,
+    /// Connections to Postgres in use.
+    pub pool_used: IntGauge,
+    /// Connections to Postgres at most.
+    pub pool_size: IntGauge,
+    /// Calls to Stripe, by operation and outcome.
+    pub stripe_calls: IntCounterVec,
+    /// How long calls to Stripe took.
+    pub stripe_seconds: Histogram,
+    /// 1 while the circuit to Stripe is open.
+    pub stripe_circuit_open: IntGauge,
+    /// 1 for a dependency that answers, 0 for one that does not.
+    pub dependency_up: IntGaugeVec,
+}
+
+/// A definition that does not fit is a mistake of ours that every start would show.
+#[allow(clippy::expect_used, reason = "definitions are constants; a bad one fails the first test that starts")]
+fn checked<T>(metric: Result<T, prometheus::Error>) -> T {
+    metric.expect("metric definitions are constant and valid")
+}
+
+struct Definer(Registry);
+
+impl Definer {
+    fn add<T: prometheus::core::Collector + Clone + 'static>(&self, metric: T) -> T {
+        checked(self.0.register(Box::new(metric.clone())));
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(checked(IntCounter::new(format!("careforall_{name}"), help)))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(checked(IntCounterVec::new(Opts::new(format!("careforall_{name}"), help), labels)))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(checked(IntGauge::new(format!("careforall_{name}"), help)))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(checked(IntGaugeVec::new(Opts::new(format!("careforall_{name}"), help), labels)))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        let options = HistogramOpts::new(format!("careforall_{name}"), help).buckets(SECONDS.to_vec());
+        self.add(checked(Histogram::with_opts(options)))
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
+        let options = HistogramOpts::new(format!("careforall_{name}"), help).buckets(buckets.to_vec());
+        self.add(checked(HistogramVec::new(options, labels)))
+    }
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let define = Definer(Registry::new());
+        Self {
+            http_requests: define.counters("http_requests_total", "Requests", &["route", "method", "status"]),
+            http_seconds: define.histograms(
+                "http_request_seconds",
+                "Duration of requests in seconds",
+                SECONDS,
+                &["route", "method"],
+            ),
+            webhook_verdicts: define.counters("webhook_events_total", "Webhooks by verdict", &["verdict"]),
+            webhook_signature_failures: define.counters(
+                "webhook_signature_failures_total",
+                "Webhooks with a bad signature",
+                &["reason"],
+            ),
+            webhook_malformed: define.counter("webhook_malformed_total", "Webhooks of unknown shape"),
+            webhook_clock_ahead: define.counter("webhook_clock_ahead_total", "Webhooks from the future"),
+            payment_transitions: define.counters(
+                "payment_transitions_total",
+                "Steps of the payment machine",
+                &["from", "to"],
+            ),
+            payments_flagged: define.counter("payments_flagged_total", "Payments flagged for a person to look at"),
+            captured_minor: define.counters("captured_minor_total", "Captured money in minor units", &["currency"]),
+            refunded_minor: define.counters("refunded_minor_total", "Refunded money in minor units", &["currency"]),
+            totals_answers: define.counters("totals_answers_total", "Answers of the totals by level", &["source"]),
+            totals_shared_reads: define.counter("totals_shared_reads_total", "Readers that shared another's read"),
+            totals_refreshes: define.counters("totals_refreshes_total", "Refreshes of the view", &["outcome"]),
+            commit_rows: define.histograms("commit_rows", "Items written by one commit", BATCH, &["kind"]),
+            commit_seconds: define.histograms("commit_seconds", "Duration of commits in seconds", SECONDS, &["kind"]),
+            commit_failures: define.counters("commit_failures_total", "Items that failed to commit", &["reason"]),
+            commit_waiting: define.gauge("commit_waiting", "Items that wait for the committer"),
+            outbox_waiting: define.gauge("outbox_waiting", "Events that wait in the outbox"),
+            outbox_dead: define.gauge("outbox_dead", "Events that are set aside"),
+            outbox_oldest_seconds: define.gauge("outbox_oldest_seconds", "Age of the oldest waiting event"),
+            outbox_publishes: define.counters("outbox_publishes_total", "Events handed to the bus", &["outcome"]),
+            consumer_events: define.counters(
+                "consumer_events_total",
+                "Events that consumers took",
+                &["consumer", "outcome"],
+            ),
+            notification_attempts: define.counters(
+                "notification_attempts_total",
+                "Attempts to deliver messages",
+                &["channel", "outcome"],
+            ),
+            payment_actors: define.gauge("payment_actors", "Live payment actors"),
+            payment_actor_restarts: define.counter("payment_actor_restarts_total", "Payment actors revived"),
+            payment_actor_retirements: define.counter("payment_actor_retirements_total", "Payment actors retired"),
+            pool_used: define.gauge("pool_used_connections", "Connections to Postgres in use"),
+            pool_size: define.gauge("pool_size_connections", "Connections to Postgres at most"),
+            stripe_calls: define.counters("stripe_calls_total", "Calls to Stripe", &["operation", "outcome"]),
+            stripe_seconds: define.histogram("stripe_call_seconds", "Duration of calls to Stripe in seconds"),
+            stripe_circuit_open: define.gauge("stripe_circuit_open", "1 while the circuit to Stripe is open"),
+            dependency_up: define.gauges("dependency_up", "1 for a dependency that answers", &["dependency"]),
+            registry: define.0,
+        }
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be rendered");
+        }
+        text
+    }
+}
