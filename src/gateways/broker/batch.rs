@@ -141,3 +141,48 @@ fn returned_id(confirmation: Confirmation) -> Option<Uuid> {
     let message = confirmation.take_message()?;
     message.properties.message_id().as_ref()?.as_str().parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::message::{BasicReturnMessage, Delivery};
+
+    use super::*;
+    use crate::gateways::broker::stage::event;
+    use PublishOutcome::{Nacked, Published, Unknown, Unroutable};
+
+    const NO_ROUTE: u16 = 312;
+
+    fn batch() -> Vec<Outgoing> {
+        (0..4).map(|_| event("payment.completed")).collect()
+    }
+
+    fn returned(message: &Outgoing) -> Option<BasicReturnMessage> {
+        let mut delivery = Delivery::mock(0, "".into(), "".into(), false, Vec::new());
+        delivery.properties = properties(message);
+        Some(BasicReturnMessage { delivery, reply_code: NO_ROUTE, reply_text: "NO_ROUTE".into() })
+    }
+
+    #[test]
+    fn a_return_counts_for_its_own_message_whichever_confirm_it_came_with() {
+        let batch = batch();
+        let ack = |with| Some(Confirmation::Ack(with));
+        let confirmations =
+            vec![ack(returned(&batch[2])), ack(None), ack(None), Some(Confirmation::Nack(returned(&batch[1])))];
+        assert_eq!(judge(&batch, confirmations), [Published, Unroutable, Unroutable, Nacked]);
+    }
+
+    #[test]
+    fn without_returns_each_confirm_speaks_for_itself() {
+        let confirmations =
+            vec![Some(Confirmation::Ack(None)), None, Some(Confirmation::Nack(None)), Some(Confirmation::NotRequested)];
+        assert_eq!(judge(&batch(), confirmations), [Published, Unknown, Nacked, Unroutable]);
+    }
+
+    #[test]
+    fn in_an_unsettled_batch_with_a_return_no_acknowledgement_is_believed() {
+        let batch = batch();
+        let ack = |with| Some(Confirmation::Ack(with));
+        let confirmations = vec![ack(returned(&batch[3])), ack(None), ack(None), None];
+        assert_eq!(judge(&batch, confirmations), [Unknown, Unknown, Unknown, Unroutable]);
+    }
+}

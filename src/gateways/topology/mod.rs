@@ -6,11 +6,13 @@
 //! Deliberately absent: the exclusive queue by which each process hears of stale totals (it belongs to one connection, not to
 //! the broker; and 4.x refuses transient queues that are not exclusive), users, permissions and policies.
 
-use lapin::Channel;
-use lapin::ExchangeKind;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use serde_json::{Map, Value, json};
+mod spec;
+
+use lapin::{Channel, ExchangeKind};
+use serde_json::json;
+
+pub use spec::TopologyError;
+use spec::{Argument, BindingSpec, ExchangeSpec, QueueSpec};
 
 /// Returns to a queue after which a message is poison. RabbitMQ 4's own default, written out because 3.10 has none.
 pub const DELIVERY_LIMIT: u32 = 20;
@@ -80,40 +82,6 @@ const BINDINGS: &[(ConsumerQueue, Exchange, &str)] = &[
     (ConsumerQueue::Audit, Exchange::Donations, "#"),
     (ConsumerQueue::Audit, Exchange::Payments, "#"),
 ];
-
-/// The broker refused a piece of the topology.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum TopologyError {
-    /// It exists with other settings, which AMQP cannot change; an operator must delete it (or its policy) once it is empty.
-    #[error(
-        "RabbitMQ has {object} with other settings than ours: {reason}; delete it once it is empty, and it is made anew"
-    )]
-    Mismatch {
-        /// What was refused, by kind and name.
-        object: String,
-        /// The broker's own words.
-        reason: String,
-    },
-    /// Any other refusal, or the connection was lost on the way.
-    #[error("RabbitMQ did not declare {object}: {reason}")]
-    Refused {
-        /// What was refused, by kind and name.
-        object: String,
-        /// The broker's or the client's own words.
-        reason: String,
-    },
-}
-
-impl TopologyError {
-    fn new(object: String, error: &lapin::Error) -> Self {
-        let reason = error.to_string();
-        if reason.contains("PRECONDITION_FAILED") || reason.contains("PRECONDITION-FAILED") {
-            Self::Mismatch { object, reason }
-        } else {
-            Self::Refused { object, reason }
-        }
-    }
-}
 
 /// The names and settings of everything we use in one RabbitMQ virtual host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,105 +221,12 @@ impl Topology {
     }
 }
 
-/// A queue argument, in the two types that we need.
-#[derive(Clone, Debug)]
-enum Argument {
-    Text(String),
-    Number(u32),
-}
-
-impl Argument {
-    fn text(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-
-    fn amqp(&self) -> AMQPValue {
-        match self {
-            Self::Text(text) => AMQPValue::LongString(LongString::from(text.as_str())),
-            Self::Number(number) => AMQPValue::LongLongInt(i64::from(*number)),
-        }
-    }
-
-    fn json(&self) -> Value {
-        match self {
-            Self::Text(text) => json!(text),
-            Self::Number(number) => json!(number),
-        }
-    }
-}
-
-struct ExchangeSpec {
-    name: String,
-    kind: ExchangeKind,
-}
-
-impl ExchangeSpec {
-    async fn declare(&self, channel: &Channel) -> Result<(), TopologyError> {
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        channel
-            .exchange_declare(self.name.as_str().into(), self.kind.clone(), options, FieldTable::default())
-            .await
-            .map_err(|error| TopologyError::new(format!("exchange '{}'", self.name), &error))
-    }
-
-    fn definition(&self, vhost: &str) -> Value {
-        let kind = if self.kind == ExchangeKind::Topic { "topic" } else { "direct" };
-        json!({
-            "name": self.name, "vhost": vhost, "type": kind, "durable": true, "auto_delete": false, "internal": false,
-            "arguments": {},
-        })
-    }
-}
-
-struct QueueSpec {
-    name: String,
-    arguments: Vec<(&'static str, Argument)>,
-}
-
-impl QueueSpec {
-    async fn declare(&self, channel: &Channel) -> Result<(), TopologyError> {
-        let mut arguments = FieldTable::default();
-        for (key, argument) in &self.arguments {
-            arguments.insert(ShortString::from(*key), argument.amqp());
-        }
-        let declared =
-            channel.queue_declare(self.name.as_str().into(), QueueDeclareOptions::durable(), arguments).await;
-        declared.map(drop).map_err(|error| TopologyError::new(format!("queue '{}'", self.name), &error))
-    }
-
-    fn definition(&self, vhost: &str) -> Value {
-        let arguments: Map<String, Value> =
-            self.arguments.iter().map(|(key, argument)| ((*key).to_owned(), argument.json())).collect();
-        json!({ "name": self.name, "vhost": vhost, "durable": true, "auto_delete": false, "arguments": arguments })
-    }
-}
-
-struct BindingSpec {
-    source: String,
-    queue: String,
-    routing_key: String,
-}
-
-impl BindingSpec {
-    async fn declare(&self, channel: &Channel) -> Result<(), TopologyError> {
-        let (queue, source, key) = (self.queue.as_str(), self.source.as_str(), self.routing_key.as_str());
-        channel
-            .queue_bind(queue.into(), source.into(), key.into(), QueueBindOptions::default(), FieldTable::default())
-            .await
-            .map_err(|error| TopologyError::new(format!("binding '{key}' of queue '{queue}' to '{source}'"), &error))
-    }
-
-    fn definition(&self, vhost: &str) -> Value {
-        json!({
-            "source": self.source, "vhost": vhost, "destination": self.queue, "destination_type": "queue",
-            "routing_key": self.routing_key, "arguments": {},
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    use lapin::options::QueueDeclareOptions;
+    use serde_json::Value;
 
     use super::*;
     use crate::gateways::broker::stage::{self, Stage};
