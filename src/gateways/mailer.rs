@@ -1,1 +1,140 @@
-//! (skeleton)
+//! Sends one mail: over SMTP (any provider's relay), or into files for whoever has set no relay.
+//!
+//! A `Message-ID` is made from the notice it carries, so that a mail that went out twice can be recognised as one.
+//!
+//! Deliberately absent: retries, templates and the choice of recipients. The courier retries; notices say what to write.
+
+mod files;
+mod message;
+mod smtp;
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use self::files::MailFiles;
+use self::smtp::SmtpRelay;
+
+/// One mail, to one person.
+#[derive(Clone, Debug)]
+pub struct Mail {
+    /// Unique for the notice and the same at every try, without brackets: see [`message_id`].
+    pub message_id: String,
+    /// `Name <address>` or a bare address.
+    pub from: String,
+    /// `Name <address>` or a bare address.
+    pub to: String,
+    /// One line.
+    pub subject: String,
+    /// The plain text.
+    pub text: String,
+    /// The same in HTML, for whoever prefers it.
+    pub html: Option<String>,
+    /// Further headers, as `List-Unsubscribe`: name and value, one line each.
+    pub headers: Vec<(String, String)>,
+    /// When the notice was written, for the `Date` header.
+    pub written_at: OffsetDateTime,
+}
+
+/// The receipt of whoever took the mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The relay's own name for it, or the file that was written.
+    pub provider_id: Option<String>,
+}
+
+/// Why a mail did not leave.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum MailError {
+    /// It may leave at another time: the relay is away, busy, or said 4xx.
+    #[error("{detail} ({code})")]
+    Transient {
+        /// An SMTP reply code, or `connection`, `timeout`, `tls`, `relay`, `file`.
+        code: String,
+        /// For the delivery log; it carries no donor's data of ours.
+        detail: String,
+    },
+    /// It will never leave as it is: the relay said 5xx, or the mail is not one.
+    #[error("{detail} ({code})")]
+    Permanent {
+        /// An SMTP reply code, or `address`, `header`, `message`, `settings`.
+        code: String,
+        /// For the delivery log; it carries no donor's data of ours.
+        detail: String,
+    },
+}
+
+impl MailError {
+    fn transient(code: &str, detail: impl ToString) -> Self {
+        Self::Transient { code: code.to_owned(), detail: detail.to_string() }
+    }
+
+    fn permanent(code: &str, detail: impl ToString) -> Self {
+        Self::Permanent { code: code.to_owned(), detail: detail.to_string() }
+    }
+}
+
+/// The way out for mails. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub enum Mailer {
+    /// A relay, over pooled connections.
+    Smtp(SmtpRelay),
+    /// One `.eml` file a mail.
+    Files(MailFiles),
+}
+
+impl Mailer {
+    /// A relay when there is a URL, else files in `files_dir`.
+    ///
+    /// `smtps://user:password@host` wraps the connection in TLS (port 465); `smtp://…` begins plainly and must reach TLS
+    /// by STARTTLS (port 587) before anything is said, save on the loopback interface (port 25). User and password are
+    /// percent-encoded; a path names us to the relay. Call it inside the runtime: the pool has a task of its own.
+    ///
+    /// # Errors
+    /// [`MailError::Permanent`] with code `settings` when the URL cannot be used. It never repeats the URL: that holds a
+    /// password.
+    pub fn from_url(url: Option<&str>, files_dir: PathBuf) -> Result<Self, MailError> {
+        match url {
+            Some(url) => SmtpRelay::from_url(url).map(Self::Smtp),
+            None => Ok(Self::Files(MailFiles::new(files_dir))),
+        }
+    }
+
+    /// Hands the mail over.
+    ///
+    /// After an error in the middle of a conversation nobody knows whether the relay took it: trying again may double
+    /// the mail, and its `Message-ID` then shows it.
+    ///
+    /// # Errors
+    /// Transient: try again later. Permanent: the mail is dead.
+    pub async fn send(&self, mail: &Mail) -> Result<Accepted, MailError> {
+        let message = message::build(mail)?;
+        match self {
+            Self::Smtp(relay) => relay.send(message).await,
+            Self::Files(files) => files.write(&mail.message_id, &message.formatted()).await,
+        }
+    }
+
+    /// Whether a mail could leave now: the relay answers and knows us, or the directory can be written.
+    ///
+    /// # Errors
+    /// What a mail would meet.
+    pub async fn check(&self) -> Result<(), MailError> {
+        match self {
+            Self::Smtp(relay) => relay.check().await,
+            Self::Files(files) => files.check().await,
+        }
+    }
+}
+
+/// The `Message-ID` of a notice, without brackets: the same at every try (RFC 5322, section 3.6.4).
+pub fn message_id(notice_id: Uuid, from: &str) -> String {
+    let domain = from.rsplit_once('@').map_or("", |(_, rest)| rest.trim_end_matches(['>', ' ']));
+    let usable = !domain.is_empty() && domain.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
+    format!("{notice_id}@{}", if usable { domain } else { "localhost" })
+}
+
+#[cfg(test)]
+mod tests;

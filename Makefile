@@ -1,0 +1,30 @@
+# The commands of this project. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint stop-test-services
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
+
+run: ## install what is missing, build, and start with a seeded campaign; Ctrl-C stops it
+	@scripts/install-server-programs postgresql
+	@$(MAKE) --no-print-directory build
+	@exec ./target/release/careforall serve --seed
+
+build: cargo ## build the release binary: target/release/careforall
+	cargo build --release --locked
+
+test: cargo ## find or start PostgreSQL, Redis and RabbitMQ, then check format, lints and tests
+	@scripts/install-server-programs postgresql redis rabbitmq
+	@scripts/install-server-programs venv || true
+	@scripts/test
+
+lint: cargo ## check format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+stop-test-services: ## end the private services that `make test` started
+	@scripts/stop-test-services
+
+.PHONY: cargo
+cargo:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }

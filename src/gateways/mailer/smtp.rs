@@ -1,0 +1,159 @@
+//! An SMTP relay over pooled connections; its answers are classified here, once (RFC 5321, section 4.2.1).
+//!
+//! Deliberately absent: opportunistic encryption. A relay beyond this machine speaks TLS or hears nothing.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::response::{Category, Code, Response};
+use lettre::transport::smtp::{Error as SmtpError, PoolConfig};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use reqwest::Url;
+use tokio::time::timeout;
+
+use super::{Accepted, MailError};
+
+/// Bounds one command and its answer.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bounds the whole conversation, from the connection to the receipt.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_CONNECTIONS: u32 = 4;
+/// Relays hang up after some minutes; we do it first.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOPBACK_PORT: u16 = 25;
+const STARTTLS_PORT: u16 = 587;
+const MAX_DETAIL_CHARS: usize = 300;
+
+/// A relay that takes mails for the world. Clones share its connections.
+#[derive(Clone)]
+pub struct SmtpRelay {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    /// Without user and password: safe to log.
+    address: String,
+    encryption: Encryption,
+}
+
+/// How the conversation is kept private.
+#[derive(Clone, Copy, Debug)]
+enum Encryption {
+    /// TLS from the first byte.
+    Tls,
+    /// Nothing is said before the connection was upgraded.
+    Starttls,
+    /// The relay is on this machine.
+    None,
+}
+
+impl fmt::Debug for SmtpRelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SmtpRelay").field(&self.address).finish()
+    }
+}
+
+impl SmtpRelay {
+    pub(super) fn from_url(text: &str) -> Result<Self, MailError> {
+        let url = Url::parse(text).map_err(|error| settings(&format!("SMTP_URL is not a URL: {error}")))?;
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| settings("SMTP_URL names no host"))?.to_owned();
+        if url.query().is_some() {
+            return Err(settings("SMTP_URL takes no parameters: smtps:// is TLS from the start, smtp:// is STARTTLS"));
+        }
+        let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(text);
+        let builder = builder.map_err(|error| settings(&format!("SMTP_URL cannot be used: {error}")))?;
+        let encryption = match (url.scheme(), is_loopback(&host)) {
+            ("smtps", _) => Encryption::Tls,
+            (_, false) => Encryption::Starttls,
+            (_, true) => Encryption::None,
+        };
+        let builder = match encryption {
+            // The builder made of the URL knows it already.
+            Encryption::Tls => builder,
+            Encryption::Starttls => builder.port(url.port().unwrap_or(STARTTLS_PORT)).tls(starttls(&host)?),
+            Encryption::None => builder.port(url.port().unwrap_or(LOOPBACK_PORT)),
+        };
+        let pool = PoolConfig::new().max_size(MAX_CONNECTIONS).idle_timeout(IDLE_TIMEOUT);
+        let transport = builder.timeout(Some(COMMAND_TIMEOUT)).pool_config(pool).build();
+        Ok(Self { transport, address: format!("{}://{host}", url.scheme()), encryption })
+    }
+
+    /// `tls`, `starttls` or `none`, for a person to read.
+    pub fn encryption(&self) -> &'static str {
+        match self.encryption {
+            Encryption::Tls => "tls",
+            Encryption::Starttls => "starttls",
+            Encryption::None => "none",
+        }
+    }
+
+    pub(super) async fn send(&self, message: Message) -> Result<Accepted, MailError> {
+        let response = self.in_time(self.transport.send(message)).await?;
+        Ok(Accepted { provider_id: provider_id(&response) })
+    }
+
+    pub(super) async fn check(&self) -> Result<(), MailError> {
+        if self.in_time(self.transport.test_connection()).await? {
+            return Ok(());
+        }
+        Err(MailError::transient("connection", format!("{} hung up", self.address)))
+    }
+
+    async fn in_time<T>(&self, conversation: impl Future<Output = Result<T, SmtpError>>) -> Result<T, MailError> {
+        match timeout(SEND_TIMEOUT, conversation).await {
+            Ok(answer) => answer.map_err(|error| classify(&error)),
+            Err(_) => {
+                let detail = format!("{} did not finish within {} s", self.address, SEND_TIMEOUT.as_secs());
+                Err(MailError::transient("timeout", detail))
+            }
+        }
+    }
+}
+
+fn settings(detail: &str) -> MailError {
+    MailError::permanent("settings", detail)
+}
+
+fn starttls(host: &str) -> Result<Tls, MailError> {
+    let parameters = TlsParameters::new(host.to_owned());
+    parameters.map(Tls::Required).map_err(|error| settings(&format!("TLS cannot be used: {error}")))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn classify(error: &SmtpError) -> MailError {
+    let detail = reason(error);
+    match error.status() {
+        Some(code) if error.is_permanent() && !concerns_our_login(code) => {
+            MailError::permanent(&code.to_string(), detail)
+        }
+        Some(code) => MailError::transient(&code.to_string(), detail),
+        None if error.is_timeout() => MailError::transient("timeout", detail),
+        None if error.is_tls() => MailError::transient("tls", detail),
+        // The relay offers no STARTTLS, or no way to log in.
+        None if error.is_client() => MailError::transient("relay", detail),
+        None => MailError::transient("connection", detail),
+    }
+}
+
+/// 530, 534, 535, 538 (RFC 4954, section 6): a wrong password in our settings must not kill the donors' mails.
+fn concerns_our_login(code: Code) -> bool {
+    code.category == Category::Unspecified3
+}
+
+/// The relay's words, bounded, and without the recipient's address that many relays repeat.
+fn reason(error: &SmtpError) -> String {
+    let said = error.to_string();
+    let masked = said.split_whitespace().map(|word| if word.contains('@') { "<address>" } else { word });
+    masked.collect::<Vec<_>>().join(" ").chars().take(MAX_DETAIL_CHARS).collect()
+}
+
+/// `2.0.0 Ok: queued as 4QX7…` is how most relays name what they took.
+fn provider_id(response: &Response) -> Option<String> {
+    let line = response.first_line()?.trim();
+    let id = line.rsplit_once("queued as ").map_or(line, |(_, id)| id);
+    (!id.is_empty()).then(|| id.chars().take(MAX_DETAIL_CHARS).collect())
+}

@@ -1,1 +1,0 @@
-//! The private Postgres cluster in the data directory.
