@@ -5,9 +5,14 @@
 //! own for trying things out; [`cli`] are the subcommands. ARCHITECTURE.md has the map and the invariants.
 
 pub mod actors;
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod gateways;
+pub mod http;
 pub mod metrics;
 pub mod sandbox;
 pub mod store;
+pub mod telemetry;

@@ -104,6 +104,8 @@ async fn relay_round(store: &Store, bus: &Bus, clock: &Clock) -> Result<Round, S
     let now = clock.now();
     let events = claim_events(&transaction, now, BATCH).await?;
     if events.is_empty() {
+        drop(transaction);
+        bus.keep_connected().await;
         return Ok(Round::Done);
     }
     let full = events.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
@@ -183,11 +185,21 @@ impl Bus {
         }
     }
 
-    /// Whether facts can leave now; `None` where there is no broker.
-    pub fn connected(&self) -> Option<bool> {
+    /// A broker that came back is found again though nothing is to be published.
+    async fn keep_connected(&self) {
         match self {
-            Self::InProcess(_) => None,
-            Self::Broker(publisher) => Some(publisher.connected()),
+            Self::InProcess(_) => {}
+            Self::Broker(publisher) if publisher.connected() => {}
+            // Where it is away still, the next poll tries again.
+            Self::Broker(publisher) => drop(publisher.connect().await),
+        }
+    }
+
+    /// Ends the connection to the broker, if there is one.
+    pub async fn close(&self) {
+        match self {
+            Self::InProcess(_) => {}
+            Self::Broker(publisher) => publisher.close().await,
         }
     }
 }

@@ -199,13 +199,14 @@ impl Handler<Route> for Registry {
         let sent = first.send(route.command.clone());
         Box::pin(sent.into_actor(self).then(move |outcome, act, _| {
             act.came_back(route.id, &first);
-            match outcome {
-                Ok(reply) => fut::Either::Left(fut::ready(reply)),
+            let next: ResponseActFuture<Self, Result<Reply, PaymentError>> = match outcome {
+                Ok(reply) => Box::pin(fut::ready(reply)),
                 Err(_) => {
                     act.bury(route.id, &first);
-                    fut::Either::Right(act.send_once_more(route))
+                    act.send_once_more(route)
                 }
-            }
+            };
+            next
         }))
     }
 }

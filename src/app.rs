@@ -1,0 +1,378 @@
+//! The composition root: store → gateways → actors, bottom up → HTTP; shutdown in reverse.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use actix_web::dev::ServerHandle;
+use actix_web::{App as WebApp, HttpServer, web};
+use rand::RngCore;
+
+use crate::actors::audit::Audit;
+use crate::actors::bridge::{Bridge, Close, Road};
+use crate::actors::committer::{Committer, DonationMoved, WakeAfterCommit};
+use crate::actors::courier::Courier;
+use crate::actors::facts::{Take, Wake};
+use crate::actors::intake::Intake;
+use crate::actors::notification::Notification;
+use crate::actors::outbox::{Bus, Outbox};
+use crate::actors::payment::Tools;
+use crate::actors::registry::Payments;
+use crate::actors::totals::{TotalsActor, TotalsMemory};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateways::broker::Publisher;
+use crate::gateways::mailer::{MailError, Mailer};
+use crate::gateways::stripe::{SettingsError, Stripe, StripeSettings};
+use crate::gateways::topology::ConsumerQueue;
+use crate::http::access::{AccessTokens, Operators, SCOPES};
+use crate::http::limits::Limits;
+use crate::http::observe::observe;
+use crate::http::problem::no_such_route;
+use crate::http::{AppState, configure};
+use crate::sandbox::{Sandbox, SandboxError, SandboxSettings};
+use crate::store::cache::Cache;
+use crate::store::embedded::{Embedded, EmbeddedError, EmbeddedSettings};
+use crate::store::migrate::migrate;
+use crate::store::{Store, StoreError};
+
+/// New versions of donations that a slow listener may lag behind before it has to look for itself.
+const NEWS: usize = 4096;
+/// Requests that are under way get this long at shutdown.
+const DRAIN_S: u64 = 20;
+/// What is committed gets this long to reach the bus at shutdown; the rest goes out after the next start.
+const LAST_ROUND: Duration = Duration::from_secs(2);
+/// Expired keys are forgotten this often, so many at a time.
+const PURGE: Duration = Duration::from_secs(30);
+const PURGE_BATCH: i64 = 5000;
+const SECRET_BYTES: usize = 32;
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's word.
+        error: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("the data directory {directory} cannot be used: {error}")]
+    DataDirectory {
+        /// The directory.
+        directory: String,
+        /// The operating system's word.
+        error: std::io::Error,
+    },
+    /// The private Postgres does not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The database does not take us.
+    #[error("the database cannot be used: {0}")]
+    Store(#[from] StoreError),
+    /// Stripe's settings cannot be used.
+    #[error(transparent)]
+    Stripe(#[from] SettingsError),
+    /// The sandbox's journal cannot be used.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The mail settings cannot be used.
+    #[error(transparent)]
+    Mail(#[from] MailError),
+    /// Redis's address cannot be used.
+    #[error("REDIS_URL cannot be used: {0}")]
+    Redis(String),
+    /// The HTTP server does not start.
+    #[error("the HTTP server does not start: {0}")]
+    Server(std::io::Error),
+}
+
+/// A running process.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its own address for donors.
+    pub url: String,
+    /// An operator key that was made just now, shown once.
+    pub made_admin_key: Option<String>,
+    /// The database.
+    pub store: Store,
+    /// The time.
+    pub clock: Clock,
+    server: ServerHandle,
+    running: tokio::task::JoinHandle<std::io::Result<()>>,
+    draining: Arc<AtomicBool>,
+    bridge: Option<Addr<Bridge>>,
+    outbox: Addr<Outbox>,
+    bus: Arc<Bus>,
+    sandbox: Option<Sandbox>,
+    arbiters: Vec<Arbiter>,
+    embedded: Option<Embedded>,
+}
+
+/// Postgres as configured: the given one, or the private one of the data directory.
+pub async fn database(config: &Config) -> Result<(tokio_postgres::Config, Option<Embedded>), StartError> {
+    match &config.database {
+        Some(database) => Ok((database.clone(), None)),
+        None => {
+            let embedded = Embedded::start(&config.data_dir, EmbeddedSettings::default()).await?;
+            Ok((embedded.config(), Some(embedded)))
+        }
+    }
+}
+
+impl App {
+    /// Starts everything; answers when requests are served.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (listener, address) = listen(config.listen)?;
+        let clock = Clock::System;
+        let (database, embedded) = database(&config).await?;
+        let applied = migrate(&database).await?;
+        if !applied.is_empty() {
+            tracing::info!(?applied, "the schema was brought up to date");
+        }
+        let store = Store::new(database)?;
+        let cache = Cache::new(config.redis_url.as_deref(), &config.prefix)
+            .map_err(|error| StartError::Redis(error.to_string()))?;
+        let own_url = own_url(address);
+        let stripe = stripe(&config, &own_url)?;
+        let mailer = Mailer::from_url(config.smtp_url.as_deref(), config.data_dir.join("mail"))?;
+        let made_admin_key = ensure_admin_key(&config, &store, &clock).await?;
+        let access = access_tokens(&store).await?;
+
+        let arbiters: Vec<Arbiter> = (0..=cores()).map(|_| Arbiter::new()).collect();
+        let (core, shards) = (&arbiters[0], &arbiters[1..]);
+        let moved = tokio::sync::broadcast::Sender::<DonationMoved>::new(NEWS);
+        let committer = start_in(core, Committer::new(store.clone(), clock.clone(), moved.clone()));
+        let tools =
+            Tools { store: store.clone(), committer: committer.clone(), stripe: stripe.clone(), clock: clock.clone() };
+        let payments = Payments::start(shards, Arc::new(tools), None);
+        let intake = Intake::new(store.clone(), cache.clone(), committer.clone(), payments.clone(), clock.clone());
+        let memory = TotalsMemory::default();
+        let totals = start_in(core, TotalsActor::new(store.clone(), cache.clone(), clock.clone(), memory.clone()));
+        let courier = start_in(core, Courier::new(store.clone(), mailer, config.mail_from.clone(), clock.clone()));
+        let notification =
+            Notification::new(store.clone(), clock.clone(), config.operator_email.clone(), courier.recipient::<Wake>());
+        let notification = start_in(core, notification);
+        let audit = start_in(core, Audit::new(store.clone(), clock.clone()));
+        let consumers = [
+            (ConsumerQueue::Totals, totals.clone().recipient::<Take>()),
+            (ConsumerQueue::Notifications, notification.recipient()),
+            (ConsumerQueue::Audit, audit.recipient()),
+        ];
+        let (bus, bridge) = bus(&config, core, consumers);
+        let bus = Arc::new(bus);
+        let outbox = start_in(core, Outbox::new(store.clone(), Arc::clone(&bus), clock.clone()));
+        committer.do_send(WakeAfterCommit(outbox.clone().recipient()));
+        outbox.do_send(Wake);
+        purge_regularly(store.clone(), clock.clone());
+
+        let draining = Arc::new(AtomicBool::new(false));
+        let sandbox = sandbox(&config, &clock)?;
+        let state = web::Data::new(AppState {
+            store: store.clone(),
+            cache,
+            committer,
+            payments,
+            intake,
+            totals,
+            totals_memory: memory,
+            bus: Arc::clone(&bus),
+            bridge: bridge.clone(),
+            stripe,
+            webhook_secrets: config.stripe.webhook_secrets.clone(),
+            moved,
+            access,
+            operators: Operators::default(),
+            limits: Limits::new(config.rate_limit, config.trusted_proxies.clone()),
+            clock: clock.clone(),
+            draining: Arc::clone(&draining),
+        });
+        let (server, running) = serve(listener, state, sandbox.clone())?;
+        if let Some(sandbox) = &sandbox {
+            sandbox.start_deliveries(format!("{own_url}/webhooks/stripe"));
+        }
+        let url = config.public_url.clone().unwrap_or(own_url);
+        tracing::info!(%address, sandbox = sandbox.is_some(), "ready");
+        Ok(Self {
+            address,
+            url,
+            made_admin_key,
+            store,
+            clock,
+            server,
+            running,
+            draining,
+            bridge,
+            outbox,
+            bus,
+            sandbox,
+            arbiters,
+            embedded,
+        })
+    }
+
+    /// Waits until the server ends by itself, which it only does when it breaks.
+    pub async fn broken(&mut self) -> std::io::Result<()> {
+        (&mut self.running).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+
+    /// Ends in reverse: no new requests, then those under way, then consumers, then the last facts, then the database.
+    pub async fn stop(self) {
+        self.draining.store(true, Ordering::Release);
+        tracing::info!("draining");
+        self.server.stop(true).await;
+        if let Some(bridge) = &self.bridge {
+            let _ = bridge.send(Close).await;
+        }
+        self.outbox.do_send(Wake);
+        let emptied = async {
+            while self.store.measure_outbox().await.is_ok_and(|outbox| outbox.waiting > outbox.dead) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(LAST_ROUND, emptied).await.is_err() {
+            tracing::info!("events wait in the outbox; they go out after the next start");
+        }
+        let _ = tokio::time::timeout(LAST_ROUND, self.bus.close()).await;
+        if let Some(sandbox) = &self.sandbox {
+            sandbox.stop().await;
+        }
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+        self.store.pools.close();
+        if let Some(embedded) = self.embedded
+            && let Err(error) = embedded.stop().await
+        {
+            tracing::error!(%error, "the private Postgres did not stop");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind().map_err(|error| StartError::Listen { address, error })
+}
+
+/// How this process reaches itself.
+fn own_url(address: SocketAddr) -> String {
+    let reachable = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    };
+    format!("http://{reachable}")
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn start_in<A>(arbiter: &Arbiter, actor: A) -> Addr<A>
+where
+    A: Actor<Context = Context<A>> + Supervised + Send,
+{
+    Supervisor::start_in_arbiter(&arbiter.handle(), move |_| actor)
+}
+
+fn stripe(config: &Config, own_url: &str) -> Result<Stripe, StartError> {
+    let base = config.stripe.api_base.clone().unwrap_or_else(|| format!("{own_url}/sandbox/stripe"));
+    Ok(Stripe::new(StripeSettings::new(config.stripe.secret_key.clone(), base))?)
+}
+
+fn sandbox(config: &Config, clock: &Clock) -> Result<Option<Sandbox>, StartError> {
+    let Some(webhook_secret) = config.stripe.sandbox.clone() else { return Ok(None) };
+    let journal_dir = config.data_dir.join("sandbox");
+    std::fs::create_dir_all(&journal_dir)
+        .map_err(|error| StartError::DataDirectory { directory: journal_dir.display().to_string(), error })?;
+    let settings = SandboxSettings { webhook_secret, journal_dir: Some(journal_dir), clock: clock.clone() };
+    Ok(Some(Sandbox::open(settings)?))
+}
+
+fn bus(
+    config: &Config,
+    core: &Arbiter,
+    consumers: [(ConsumerQueue, Recipient<Take>); 3],
+) -> (Bus, Option<Addr<Bridge>>) {
+    let Some(settings) = &config.broker else {
+        return (Bus::InProcess(consumers.into_iter().map(|(_, consumer)| consumer).collect()), None);
+    };
+    let roads = consumers.into_iter().map(|(queue, consumer)| Road { queue, consumer }).collect();
+    let bridge = start_in(core, Bridge::new(settings.clone(), roads));
+    (Bus::Broker(Publisher::new(settings.clone())), Some(bridge))
+}
+
+/// The configured operator key is made known; without one, the first start of all makes one.
+async fn ensure_admin_key(config: &Config, store: &Store, clock: &Clock) -> Result<Option<String>, StartError> {
+    if let Some(key) = &config.admin_key {
+        store.create_api_key("CAREFORALL_ADMIN_KEY", key, SCOPES, clock.now()).await?;
+        return Ok(None);
+    }
+    if store.count_api_keys().await? > 0 {
+        return Ok(None);
+    }
+    let key = new_api_key();
+    store.create_api_key("first start", &key, SCOPES, clock.now()).await?;
+    Ok(Some(key))
+}
+
+/// A fresh operator key: 256 random bits.
+pub fn new_api_key() -> String {
+    let mut bytes = [0; SECRET_BYTES];
+    rand::rng().fill_bytes(&mut bytes);
+    format!("cfa_{}", hex::encode(bytes))
+}
+
+async fn access_tokens(store: &Store) -> Result<AccessTokens, StartError> {
+    let mut fresh = [0; SECRET_BYTES];
+    rand::rng().fill_bytes(&mut fresh);
+    let secret = store.share_secret("access_token", &fresh).await?;
+    let unusable = || StoreError::corrupt("donations.secrets", "value", "the access token secret is unusable");
+    Ok(AccessTokens::new(&secret).ok_or_else(unusable)?)
+}
+
+fn purge_regularly(store: Store, clock: Clock) {
+    actix_web::rt::spawn(async move {
+        loop {
+            tokio::time::sleep(PURGE).await;
+            if let Err(error) = store.purge_expired_keys(clock.now(), PURGE_BATCH).await {
+                tracing::warn!(%error, "expired idempotency keys cannot be purged");
+            }
+        }
+    });
+}
+
+type Running = (ServerHandle, tokio::task::JoinHandle<std::io::Result<()>>);
+
+fn serve(listener: TcpListener, state: web::Data<AppState>, sandbox: Option<Sandbox>) -> Result<Running, StartError> {
+    let server = HttpServer::new(move || {
+        let sandbox = sandbox.clone();
+        WebApp::new()
+            .app_data(state.clone())
+            .wrap(actix_web::middleware::from_fn(observe))
+            .configure(configure)
+            .configure(|cfg| {
+                if let Some(sandbox) = &sandbox {
+                    sandbox.configure(cfg);
+                }
+            })
+            .default_service(web::to(no_such_route))
+    })
+    .workers(cores())
+    .shutdown_timeout(DRAIN_S)
+    .disable_signals()
+    .listen(listener)
+    .map_err(StartError::Server)?
+    .run();
+    Ok((server.handle(), actix_web::rt::spawn(server)))
+}

@@ -1,0 +1,156 @@
+//! `careforall doctor`: every dependency, the clock, the shape of secrets and keys: OK or the fix.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::beside_the_server;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateways::broker::Publisher;
+use crate::gateways::mailer::Mailer;
+use crate::gateways::stripe::{Stripe, StripeSettings, is_live_key};
+use crate::store::Store;
+use crate::store::cache::Cache;
+
+/// How long one check may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How far our clock may be from the database's.
+const SKEW_MAX: time::Duration = time::Duration::seconds(5);
+
+/// What a check found: a word about what is fine, or what is wrong and how to mend it.
+type Finding = Result<String, String>;
+
+#[allow(clippy::print_stdout, reason = "the command's output")]
+pub async fn run(config: Config) -> Result<(), String> {
+    let mut sick = 0;
+    let mut report = |name: &str, finding: Finding| match finding {
+        Ok(word) => println!("OK    {name:<10} {word}"),
+        Err(fix) => {
+            sick += 1;
+            println!("FAIL  {name:<10} {fix}");
+        }
+    };
+    for (name, finding) in database(&config).await {
+        report(name, finding);
+    }
+    report("redis", patient(redis(&config)).await);
+    report("rabbitmq", patient(rabbitmq(&config)).await);
+    report("stripe", patient(stripe(&config)).await);
+    report("webhooks", webhooks(&config));
+    report("mail", patient(mail(&config)).await);
+    report("listen", listen(&config));
+    if sick == 0 { Ok(()) } else { Err(format!("{sick} of these must be mended")) }
+}
+
+async fn patient(check: impl Future<Output = Finding>) -> Finding {
+    tokio::time::timeout(PATIENCE, check)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer in {} s", PATIENCE.as_secs())))
+}
+
+async fn database(config: &Config) -> Vec<(&'static str, Finding)> {
+    let (database, embedded) = match beside_the_server(config).await {
+        Ok(database) => database,
+        Err(error) => return vec![("postgres", Err(error))],
+    };
+    let kind = match &embedded {
+        Some(embedded) => format!("embedded, in {}", embedded.cluster_dir().display()),
+        None => "DATABASE_URL".to_owned(),
+    };
+    let findings = match Store::new(database) {
+        Ok(store) => patient_database(&store, &kind).await,
+        Err(error) => vec![("postgres", Err(error.to_string()))],
+    };
+    if let Some(embedded) = embedded
+        && let Err(error) = embedded.stop().await
+    {
+        return vec![("postgres", Err(error.to_string()))];
+    }
+    findings
+}
+
+async fn patient_database(store: &Store, kind: &str) -> Vec<(&'static str, Finding)> {
+    let asked = async {
+        let client = store.pools.reader().await.map_err(|error| error.to_string())?;
+        let sql = "select now(), current_setting('fsync'), current_setting('synchronous_commit'), \
+                   to_regclass('payments.payment_transactions') is not null";
+        client.query_one(sql, &[]).await.map_err(|error| error.to_string())
+    };
+    let row = match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(row)) => row,
+        Ok(Err(error)) => return vec![("postgres", Err(format!("{kind}: {error}; check DATABASE_URL")))],
+        Err(_) => return vec![("postgres", Err(format!("{kind}: no answer; check DATABASE_URL")))],
+    };
+    let (now, fsync, commit): (OffsetDateTime, String, String) = (row.get(0), row.get(1), row.get(2));
+    let skew = (Clock::System.now() - now).abs();
+    let schema =
+        if row.get(3) { "schema in place" } else { "no schema yet; `careforall migrate` or the first start makes it" };
+    let durable = if fsync == "on" && commit != "off" {
+        Ok(format!("{kind}; {schema}"))
+    } else {
+        Err(format!("fsync is {fsync}, synchronous_commit is {commit}: a crash would lose donations; set both to on"))
+    };
+    let clock = if skew <= SKEW_MAX {
+        Ok(format!("{} ms from the database's", skew.whole_milliseconds()))
+    } else {
+        Err(format!(
+            "{} s from the database's: start time synchronisation (chrony, systemd-timesyncd)",
+            skew.whole_seconds()
+        ))
+    };
+    vec![("postgres", durable), ("clock", clock)]
+}
+
+async fn redis(config: &Config) -> Finding {
+    let cache = Cache::new(config.redis_url.as_deref(), &config.prefix).map_err(|error| error.to_string())?;
+    match cache.ping().await {
+        None => Ok("not set: level 1 of the totals is skipped".to_owned()),
+        Some(true) => Ok("answers".to_owned()),
+        Some(false) => Err("no answer; check REDIS_URL (everything works without, slower)".to_owned()),
+    }
+}
+
+async fn rabbitmq(config: &Config) -> Finding {
+    let Some(settings) = &config.broker else { return Ok("not set: facts stay in this process".to_owned()) };
+    let publisher = Publisher::new(settings.clone());
+    let connected = publisher.connect().await;
+    publisher.close().await;
+    connected.map(|()| format!("{}; topology in place", settings.redacted_url())).map_err(|error| error.to_string())
+}
+
+async fn stripe(config: &Config) -> Finding {
+    let Some(base) = &config.stripe.api_base else { return Ok("sandbox: no real money moves".to_owned()) };
+    let kind = if is_live_key(&config.stripe.secret_key) { "live key" } else { "test key" };
+    let settings = StripeSettings::new(config.stripe.secret_key.clone(), base.clone());
+    let stripe = Stripe::new(settings).map_err(|error| error.to_string())?;
+    stripe.ping().await.map(|()| format!("{base}, {kind}")).map_err(|error| format!("{base}, {kind}: {error}"))
+}
+
+fn webhooks(config: &Config) -> Finding {
+    let count = config.stripe.webhook_secrets.len();
+    if config.stripe.sandbox.is_none() && config.public_url.is_none() {
+        return Err(
+            "set CAREFORALL_PUBLIC_URL, and <it>/webhooks/stripe as an endpoint in Stripe's dashboard".to_owned()
+        );
+    }
+    Ok(format!("{count} secret{}", if count == 1 { "" } else { "s; remove the old one when the rotation is over" }))
+}
+
+async fn mail(config: &Config) -> Finding {
+    let directory = config.data_dir.join("mail");
+    let mailer = Mailer::from_url(config.smtp_url.as_deref(), directory.clone()).map_err(|error| error.to_string())?;
+    let kind =
+        if config.smtp_url.is_some() { "SMTP_URL".to_owned() } else { format!("files in {}", directory.display()) };
+    mailer.check().await.map(|()| kind.clone()).map_err(|error| format!("{kind}: {error}"))
+}
+
+fn listen(config: &Config) -> Finding {
+    match std::net::TcpListener::bind(config.listen) {
+        Ok(_) => Ok(format!("{} is free", config.listen)),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Ok(format!("{} is in use: by the server, if it runs", config.listen))
+        }
+        Err(error) => Err(format!("{}: {error}; check CAREFORALL_LISTEN", config.listen)),
+    }
+}

@@ -1,0 +1,121 @@
+//! The command line: one file for each subcommand.
+//!
+//! Exit codes: 0 done, 1 failed, 64 bad configuration or usage (sysexits' EX_USAGE).
+
+mod api_keys;
+mod doctor;
+mod migrate;
+mod serve;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::database;
+use crate::config::{Config, SETTINGS, UNUSED_SETTINGS};
+use crate::store::Store;
+use crate::store::embedded::{Embedded, EmbeddedSettings};
+
+/// Bad configuration or usage.
+const EX_USAGE: u8 = 64;
+
+#[derive(Parser)]
+#[command(name = "careforall", version, about = "The payment heart of a fundraising platform, as one process.", after_long_help = settings_help())]
+struct Cli {
+    /// A TOML file with settings; the environment wins over it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server (the default).
+    #[command(after_long_help = settings_help())]
+    Serve {
+        /// Make a campaign to try things out with, unless there is one, and show the first steps.
+        #[arg(long)]
+        seed: bool,
+    },
+    /// Bring the database's schema up to date, and end.
+    Migrate,
+    /// Check every dependency, the clock, and the shape of secrets and keys: OK or the fix.
+    Doctor,
+    /// Make, list and revoke operators' API keys.
+    ApiKeys {
+        #[command(subcommand)]
+        action: api_keys::Action,
+    },
+}
+
+fn settings_help() -> String {
+    let mut help = "Settings (environment, or --config FILE in lower case without CAREFORALL_):\n".to_owned();
+    for setting in SETTINGS {
+        help.push_str(&format!("  {:<27} {} [default: {}]\n", setting.name, setting.help, setting.default));
+    }
+    help
+}
+
+/// Parses the command, runs it, and says how it ended.
+#[allow(clippy::print_stderr, reason = "what is wrong must be seen even where logging is not set up")]
+pub fn run() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { EX_USAGE } else { 0 };
+        }
+    };
+    let config = match Config::load(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("{problem}");
+            }
+            return EX_USAGE;
+        }
+    };
+    crate::telemetry::start(config.log_json);
+    for name in UNUSED_SETTINGS.iter().filter(|name| std::env::var_os(name).is_some()) {
+        tracing::warn!("{name} is set, but this version does not use it");
+    }
+    let ended = actix_web::rt::System::new().block_on(async {
+        match cli.command.unwrap_or(Command::Serve { seed: false }) {
+            Command::Serve { seed } => serve::run(config, seed).await,
+            Command::Migrate => migrate::run(config).await,
+            Command::Doctor => doctor::run(config).await,
+            Command::ApiKeys { action } => api_keys::run(config, action).await,
+        }
+    });
+    match ended {
+        Ok(()) => 0,
+        Err(problem) => {
+            eprintln!("{problem}");
+            1
+        }
+    }
+}
+
+/// The database of a command that may run beside the server.
+async fn beside_the_server(config: &Config) -> Result<(tokio_postgres::Config, Option<Embedded>), String> {
+    if config.database.is_some() {
+        return database(config).await.map_err(|error| error.to_string());
+    }
+    let embedded = Embedded::join(&config.data_dir, EmbeddedSettings::default()).await;
+    let embedded = embedded.map_err(|error| error.to_string())?;
+    Ok((embedded.config(), Some(embedded)))
+}
+
+/// Runs `work` on the database, and leaves it as it was found: running or stopped.
+async fn with_store(config: &Config, work: impl AsyncFnOnce(Store) -> Result<(), String>) -> Result<(), String> {
+    let (database, embedded) = beside_the_server(config).await?;
+    crate::store::migrate::migrate(&database).await.map_err(|error| error.to_string())?;
+    let store = Store::new(database).map_err(|error| error.to_string())?;
+    let done = work(store.clone()).await;
+    store.pools.close();
+    if let Some(embedded) = embedded {
+        embedded.stop().await.map_err(|error| error.to_string())?;
+    }
+    done
+}

@@ -1,0 +1,456 @@
+//! Configuration: what can be set, from where, and what is wrong with it, all at once.
+//!
+//! The environment wins over the TOML file, the file over the defaults. Every setting stands in [`SETTINGS`], from which
+//! the README's table and `--help` are checked. Deliberately absent: reading configuration anywhere else.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::gateways::broker::BrokerSettings;
+use crate::gateways::signature::WebhookSecret;
+use crate::gateways::stripe::is_live_key;
+use crate::gateways::topology::Topology;
+use crate::sandbox::{SANDBOX_SECRET_KEY, SANDBOX_WEBHOOK_SECRET};
+
+/// One setting: its name in the environment, what it is for, what holds when it is not set.
+pub struct Setting {
+    /// In the environment; in the TOML file in lower case without `CAREFORALL_`.
+    pub name: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    /// What holds when it is not set.
+    pub default: &'static str,
+}
+
+const fn setting(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, help, default }
+}
+
+/// Every setting there is.
+pub const SETTINGS: &[Setting] = &[
+    setting("CAREFORALL_LISTEN", "127.0.0.1:8080", "address and port to listen on"),
+    setting("CAREFORALL_DATA_DIR", "./careforall-data", "where the embedded parts keep everything"),
+    setting("CAREFORALL_PUBLIC_URL", "http://<listen>", "the address that donors use"),
+    setting("CAREFORALL_ADMIN_KEY", "made at the first start", "an operator key with every scope"),
+    setting("CAREFORALL_TRUSTED_PROXIES", "none", "addresses or networks whose X-Forwarded-For is believed"),
+    setting("CAREFORALL_RATE_LIMIT", "100/min", "requests per client address: <count>/<sec|min|hour>, or off"),
+    setting("CAREFORALL_PREFIX", "none", "put before exchange, queue and Redis key names, to share a broker"),
+    setting("CAREFORALL_LOG_FORMAT", "pretty", "pretty or json"),
+    setting("CAREFORALL_OPERATOR_EMAIL", "MAIL_FROM's address", "where mails to the charity go"),
+    setting("DATABASE_URL", "embedded Postgres", "postgres://user:password@host:port/database"),
+    setting("REDIS_URL", "no Redis", "redis://host:port"),
+    setting("AMQP_URL", "the in-process bus", "amqp://user:password@host:port/vhost"),
+    setting("STRIPE_SECRET_KEY", "the sandbox's", "sk_… or rk_…"),
+    setting("STRIPE_WEBHOOK_SECRET", "the sandbox's", "whsec_…; several, comma-separated, while one is rolled"),
+    setting("STRIPE_API_BASE", "https://api.stripe.com or the sandbox", "where Stripe's API is"),
+    setting("SMTP_URL", ".eml files in the data directory", "smtps://user:password@host or smtp://host"),
+    setting("MAIL_FROM", "CareForAll <no-reply@careforall.invalid>", "the sender of mails"),
+    setting("RUST_LOG", "info", "what is logged, as tracing-subscriber's EnvFilter reads it"),
+];
+
+/// Settings of the contract that nothing reads yet: set, they are reported, so that nobody relies on them.
+pub const UNUSED_SETTINGS: &[&str] =
+    &["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_API_BASE", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+
+/// The smallest operator key that is taken, in bytes.
+const ADMIN_KEY_MIN_BYTES: usize = 16;
+
+/// Configuration that was checked.
+#[derive(Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the embedded parts keep everything.
+    pub data_dir: PathBuf,
+    /// The address that donors use, without a trailing slash; `None` follows the listening address.
+    pub public_url: Option<String>,
+    /// An operator key with every scope.
+    pub admin_key: Option<String>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// `None`: unlimited.
+    pub rate_limit: Option<RateLimit>,
+    /// Put before the names of exchanges, queues and Redis keys.
+    pub prefix: String,
+    /// Whether logs are JSON.
+    pub log_json: bool,
+    /// Where mails to the charity go.
+    pub operator_email: String,
+    /// `None`: embedded.
+    pub database: Option<tokio_postgres::Config>,
+    /// `None`: no Redis.
+    pub redis_url: Option<String>,
+    /// `None`: the in-process bus.
+    pub broker: Option<BrokerSettings>,
+    /// How Stripe, or its sandbox, is reached.
+    pub stripe: StripeConfig,
+    /// `None`: files.
+    pub smtp_url: Option<String>,
+    /// The sender of mails.
+    pub mail_from: String,
+}
+
+/// How Stripe, or its sandbox, is reached.
+#[derive(Clone)]
+pub struct StripeConfig {
+    /// The key.
+    pub secret_key: String,
+    /// `None`: the sandbox of this process.
+    pub api_base: Option<String>,
+    /// Any of them may have signed a webhook.
+    pub webhook_secrets: Vec<WebhookSecret>,
+    /// The secret that the sandbox signs with, where this process runs one.
+    pub sandbox: Option<String>,
+}
+
+/// Requests in a span of time, for each client address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many.
+    pub count: u32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// An address or a network in CIDR notation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Some(longest), |prefix| prefix.parse().ok())?;
+        (prefix <= longest).then_some(Self { address, prefix })
+    }
+
+    /// Whether `address` lies in it.
+    pub fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(it)) => {
+                let shift = 32 - u32::from(self.prefix);
+                (u32::from(network) ^ u32::from(it)).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(it)) => {
+                let shift = 128 - u32::from(self.prefix);
+                (u128::from(network) ^ u128::from(it)).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+/// Collects what is set and what is wrong.
+struct Reader {
+    env: BTreeMap<String, String>,
+    file: BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Config {
+    /// Reads the process's environment and, if given, a TOML file. The error is one line for each problem.
+    pub fn load(file: Option<&Path>) -> Result<Self, Vec<String>> {
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let text = match file {
+            None => None,
+            Some(path) => Some(
+                std::fs::read_to_string(path).map_err(|error| vec![format!("--config {}: {error}", path.display())])?,
+            ),
+        };
+        Self::read(env, text.as_deref())
+    }
+
+    /// Reads the given environment and the text of a TOML file.
+    pub fn read(env: BTreeMap<String, String>, file: Option<&str>) -> Result<Self, Vec<String>> {
+        let mut reader = Reader { env, file: BTreeMap::new(), problems: Vec::new() };
+        if let Some(text) = file {
+            reader.read_file(text);
+        }
+        reader.refuse_unknown();
+        let listen =
+            reader.parsed("CAREFORALL_LISTEN", "an address and port, such as 127.0.0.1:8080", |text| text.parse().ok());
+        let stripe = reader.stripe();
+        let prefix =
+            reader.checked("CAREFORALL_PREFIX", "at most 40 letters, digits, dots, hyphens", |text| is_prefix(text));
+        let prefix = prefix.unwrap_or_default();
+        let mail_from =
+            reader.value("MAIL_FROM").unwrap_or_else(|| "CareForAll <no-reply@careforall.invalid>".to_owned());
+        let config = Self {
+            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            data_dir: reader.value("CAREFORALL_DATA_DIR").unwrap_or_else(|| "./careforall-data".to_owned()).into(),
+            public_url: reader
+                .checked("CAREFORALL_PUBLIC_URL", "an http:// or https:// address", is_web_address)
+                .map(|url| url.trim_end_matches('/').to_owned()),
+            admin_key: reader.checked("CAREFORALL_ADMIN_KEY", "at least 16 visible ASCII characters", is_admin_key),
+            trusted_proxies: reader.networks(),
+            rate_limit: reader.rate_limit(),
+            broker: reader.broker(&prefix),
+            prefix,
+            log_json: reader
+                .checked("CAREFORALL_LOG_FORMAT", "pretty or json", |it| matches!(it, "pretty" | "json"))
+                .as_deref()
+                == Some("json"),
+            operator_email: reader
+                .checked("CAREFORALL_OPERATOR_EMAIL", "an e-mail address", is_address)
+                .unwrap_or_else(|| mail_from.clone()),
+            database: reader.database(),
+            redis_url: reader.checked("REDIS_URL", "redis://host:port", |url| {
+                crate::store::cache::Cache::new(Some(url), "").is_ok()
+            }),
+            stripe,
+            smtp_url: reader.checked("SMTP_URL", "smtp://host or smtps://user:password@host", |url| {
+                url.starts_with("smtp://") || url.starts_with("smtps://")
+            }),
+            mail_from,
+        };
+        if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+    }
+}
+
+impl Reader {
+    fn value(&self, name: &str) -> Option<String> {
+        let set = self.env.get(name).or_else(|| self.file.get(&file_key(name)));
+        set.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn problem(&mut self, name: &str, expected: &str) {
+        // The value is not repeated: it may be a secret.
+        self.problems.push(format!("{name}: must be {expected}"));
+    }
+
+    fn parsed<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let value = self.value(name)?;
+        let parsed = parse(&value);
+        if parsed.is_none() {
+            self.problem(name, expected);
+        }
+        parsed
+    }
+
+    fn checked(&mut self, name: &str, expected: &str, is_good: impl Fn(&str) -> bool) -> Option<String> {
+        self.parsed(name, expected, |text| is_good(text).then(|| text.to_owned()))
+    }
+
+    fn read_file(&mut self, text: &str) {
+        let table = match text.parse::<toml::Table>() {
+            Ok(table) => table,
+            Err(error) => return self.problems.push(format!("--config: {}", error.message())),
+        };
+        for (key, value) in table {
+            if !SETTINGS.iter().any(|setting| file_key(setting.name) == key) {
+                self.problems.push(format!("--config: unknown setting {key:?}"));
+            }
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(_)
+                | toml::Value::Float(_)
+                | toml::Value::Datetime(_)
+                | toml::Value::Array(_)
+                | toml::Value::Table(_) => {
+                    self.problems.push(format!("--config: {key:?} must be a string"));
+                    continue;
+                }
+            };
+            self.file.insert(key, text);
+        }
+    }
+
+    /// A misspelt setting would silently be its default.
+    fn refuse_unknown(&mut self) {
+        let unknown: Vec<String> = self
+            .env
+            .keys()
+            .filter(|name| name.starts_with("CAREFORALL_") && !SETTINGS.iter().any(|setting| setting.name == **name))
+            .cloned()
+            .collect();
+        for name in unknown {
+            self.problems.push(format!("{name}: unknown setting (`careforall serve --help` lists them)"));
+        }
+    }
+
+    fn networks(&mut self) -> Vec<Network> {
+        let expected = "addresses or networks, comma-separated, such as 10.0.0.0/8";
+        self.parsed("CAREFORALL_TRUSTED_PROXIES", expected, |text| {
+            text.split(',').map(|it| Network::parse(it.trim())).collect()
+        })
+        .unwrap_or_default()
+    }
+
+    fn rate_limit(&mut self) -> Option<RateLimit> {
+        let default = RateLimit { count: 100, per: Duration::from_secs(60) };
+        let expected = "<count>/<sec|min|hour>, such as 100/min, or off";
+        self.parsed("CAREFORALL_RATE_LIMIT", expected, parse_rate_limit).unwrap_or(Some(default))
+    }
+
+    fn database(&mut self) -> Option<tokio_postgres::Config> {
+        self.parsed("DATABASE_URL", "postgres://user:password@host:port/database", |url| {
+            url.starts_with("postgres").then(|| url.parse().ok()).flatten()
+        })
+    }
+
+    fn broker(&mut self, prefix: &str) -> Option<BrokerSettings> {
+        let url = self.value("AMQP_URL")?;
+        let topology = if prefix.is_empty() { Topology::default() } else { Topology::with_prefix(prefix) };
+        match BrokerSettings::parse(&url, topology) {
+            Ok(settings) => Some(settings),
+            Err(error) => {
+                self.problems.push(format!("AMQP_URL: {error}"));
+                None
+            }
+        }
+    }
+
+    fn stripe(&mut self) -> StripeConfig {
+        let key = self.checked("STRIPE_SECRET_KEY", "a key that begins with sk_ or rk_", |key| {
+            (key.starts_with("sk_") || key.starts_with("rk_")) && key.bytes().all(|b| b.is_ascii_graphic())
+        });
+        let secret = self.checked("STRIPE_WEBHOOK_SECRET", "whsec_…, or several, comma-separated", |text| {
+            WebhookSecret::parse_list(text).is_ok()
+        });
+        let api_base = self.checked("STRIPE_API_BASE", "an http:// or https:// address", is_web_address);
+        let names_sandbox = api_base.as_deref().is_some_and(|base| base.contains("/sandbox/stripe"));
+        let live = key.as_deref().is_some_and(is_live_key);
+        if live && names_sandbox {
+            self.problems.push("STRIPE_API_BASE: the sandbox never runs beside a live Stripe key".to_owned());
+        }
+        if key.is_some() && !names_sandbox && secret.is_none() {
+            self.problems.push(
+                "STRIPE_WEBHOOK_SECRET: must be set beside STRIPE_SECRET_KEY (whsec_… of the endpoint)".to_owned(),
+            );
+        }
+        let runs_sandbox = !live && (key.is_none() || names_sandbox);
+        let api_base = api_base.or_else(|| key.is_some().then(|| "https://api.stripe.com".to_owned()));
+        let secret = secret.unwrap_or_else(|| SANDBOX_WEBHOOK_SECRET.to_owned());
+        let first = secret.split(',').next().unwrap_or_default().trim().to_owned();
+        StripeConfig {
+            secret_key: key.unwrap_or_else(|| SANDBOX_SECRET_KEY.to_owned()),
+            api_base,
+            webhook_secrets: WebhookSecret::parse_list(&secret).unwrap_or_default(),
+            sandbox: runs_sandbox.then_some(first),
+        }
+    }
+}
+
+fn file_key(name: &str) -> String {
+    name.strip_prefix("CAREFORALL_").unwrap_or(name).to_ascii_lowercase()
+}
+
+fn parse_rate_limit(text: &str) -> Option<Option<RateLimit>> {
+    if text == "off" {
+        return Some(None);
+    }
+    let (count, unit) = text.split_once('/')?;
+    let seconds = match unit.trim() {
+        "s" | "sec" | "second" => 1,
+        "m" | "min" | "minute" => 60,
+        "h" | "hour" => 3600,
+        _ => return None,
+    };
+    let count = count.trim().parse().ok().filter(|count| *count > 0)?;
+    Some(Some(RateLimit { count, per: Duration::from_secs(seconds) }))
+}
+
+fn is_web_address(text: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+}
+
+fn is_admin_key(text: &str) -> bool {
+    text.len() >= ADMIN_KEY_MIN_BYTES && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn is_address(text: &str) -> bool {
+    crate::domain::donor::email(text).is_ok()
+}
+
+fn is_prefix(text: &str) -> bool {
+    text.len() <= 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(env: &[(&str, &str)], file: Option<&str>) -> Result<Config, Vec<String>> {
+        Config::read(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(), file)
+    }
+
+    #[test]
+    fn nothing_configured_is_a_whole_configuration_with_the_sandbox() {
+        let config = read(&[], None).map_err(|problems| problems.join("\n")).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert!(config.database.is_none() && config.broker.is_none() && config.redis_url.is_none());
+        assert_eq!(config.stripe.sandbox.as_deref(), Some(SANDBOX_WEBHOOK_SECRET));
+        assert_eq!(config.rate_limit, Some(RateLimit { count: 100, per: Duration::from_secs(60) }));
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_and_no_value_is_repeated() {
+        let problems = read(
+            &[
+                ("CAREFORALL_LISTEN", "nowhere-secret"),
+                ("CAREFORALL_RATE_LIMIT", "lots-secret"),
+                ("DATABASE_URL", "mysql://secret"),
+                ("AMQP_URL", "http://secret"),
+                ("STRIPE_SECRET_KEY", "pk_secret"),
+                ("CAREFORALL_ADMIN_KEY", "secret"),
+                ("CAREFORALL_LISTN", "secret"),
+            ],
+            Some("redis_url = 'http://secret'\ncolour = 'secret'"),
+        )
+        .err()
+        .unwrap();
+        for name in [
+            "CAREFORALL_LISTEN:",
+            "CAREFORALL_RATE_LIMIT:",
+            "DATABASE_URL:",
+            "AMQP_URL:",
+            "STRIPE_SECRET_KEY:",
+            "CAREFORALL_ADMIN_KEY:",
+            "CAREFORALL_LISTN:",
+            "REDIS_URL:",
+            "colour",
+        ] {
+            assert_eq!(problems.iter().filter(|line| line.contains(name)).count(), 1, "{name} in {problems:?}");
+        }
+        assert!(!problems.iter().any(|line| line.contains("secret") || line.contains('\n')), "{problems:?}");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let file = "listen = '127.0.0.1:1111'\nrate_limit = 'off'";
+        let config = read(&[("CAREFORALL_LISTEN", "127.0.0.1:2222")], Some(file)).map_err(|it| it.join("\n")).unwrap();
+        assert_eq!((config.listen.port(), config.rate_limit), (2222, None));
+    }
+
+    #[test]
+    fn the_sandbox_never_runs_beside_a_live_key() {
+        let live = ("STRIPE_SECRET_KEY", "sk_live_x");
+        let secret = ("STRIPE_WEBHOOK_SECRET", "whsec_x");
+        let config = read(&[live, secret], None).map_err(|it| it.join("\n")).unwrap();
+        assert_eq!((config.stripe.sandbox, config.stripe.api_base.as_deref()), (None, Some("https://api.stripe.com")));
+        let base = ("STRIPE_API_BASE", "http://127.0.0.1:8080/sandbox/stripe");
+        assert!(read(&[live, secret, base], None).is_err());
+        assert!(read(&[live], None).is_err(), "a live key without a webhook secret");
+        let test = ("STRIPE_SECRET_KEY", "sk_test_x");
+        assert!(read(&[test, secret, base], None).is_ok_and(|config| config.stripe.sandbox.is_some()));
+    }
+
+    #[test]
+    fn networks_contain_what_they_should() {
+        let network = Network::parse("10.1.0.0/16").unwrap();
+        assert!(network.contains("10.1.2.3".parse().unwrap()) && !network.contains("10.2.2.3".parse().unwrap()));
+        assert!(network.contains("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(Network::parse("0.0.0.0/0").unwrap().contains("9.9.9.9".parse().unwrap()));
+        assert!(Network::parse("::1").unwrap().contains("::1".parse().unwrap()));
+        assert!(Network::parse("10.0.0.0/33").is_none());
+    }
+}

@@ -1,0 +1,230 @@
+//! Campaigns: shown to everybody, made and changed by operators.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::AppState;
+use super::access::operator;
+use super::extract::{Json, limit, query};
+use super::idempotency::{answer, claimed_key};
+use super::problem::{FieldError, Problem};
+use crate::actors::committer::CommitVerdict;
+use crate::domain::campaign::{Campaign, CampaignStatus, is_slug};
+use crate::domain::donor::{line, paragraph};
+use crate::domain::ids::CampaignId;
+use crate::domain::money::Currency;
+use crate::store::{Answer, ClaimedKey};
+
+const TITLE_MAX_CHARS: usize = 200;
+const DESCRIPTION_MAX_CHARS: usize = 10_000;
+/// The largest goal, in minor units: far above any campaign, far below what a sum could overflow at.
+const GOAL_MAX_MINOR: i64 = 1_000_000_000_000_000;
+const ANSWER_HOURS: i64 = 24;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCampaign {
+    slug: String,
+    title: String,
+    description: Option<String>,
+    goal_minor: Option<i64>,
+    currency: String,
+    #[serde(default)]
+    manual_capture: bool,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    starts_at: Option<OffsetDateTime>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    ends_at: Option<OffsetDateTime>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CampaignPatch {
+    title: Option<String>,
+    description: Option<String>,
+    goal_minor: Option<i64>,
+    status: Option<CampaignStatus>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    starts_at: Option<OffsetDateTime>,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    ends_at: Option<OffsetDateTime>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<i64>,
+    cursor: Option<Uuid>,
+    status: Option<CampaignStatus>,
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins; `null` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page of at most `limit` of `items`, of which one more than that was asked for.
+    pub fn of(mut items: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = if more { items.last().map(cursor) } else { None };
+        Self { items, next_cursor }
+    }
+}
+
+/// `GET /campaigns`
+pub async fn list(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
+    let asked: ListQuery = query(&request)?;
+    let limit = limit(asked.limit)?;
+    let items = state.store.list_campaigns(asked.status, asked.cursor, limit + 1).await?;
+    Ok(HttpResponse::Ok().json(Page::of(items, limit, |campaign| campaign.id.to_string())))
+}
+
+/// `GET /campaigns/{id or slug}`
+pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(find(&request, &state).await?))
+}
+
+/// The campaign that the path names, by identifier or slug.
+pub async fn find(request: &HttpRequest, state: &AppState) -> Result<Campaign, Problem> {
+    let name = request.match_info().get("id").unwrap_or_default();
+    if name.contains('\0') {
+        return Err(Problem::not_found("campaign"));
+    }
+    state.store.load_campaign(name).await?.ok_or_else(|| Problem::not_found("campaign"))
+}
+
+/// `POST /campaigns`
+pub async fn create(
+    request: HttpRequest,
+    body: Json<NewCampaign>,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, Problem> {
+    let operator = operator(&request, &state, "campaigns:write").await?;
+    let key = claimed_key(&request, &operator.id.to_string(), &body.raw)?;
+    if let Some(replay) = replay(&state, key.as_ref()).await? {
+        return Ok(replay);
+    }
+    let campaign = body.value.check(state.clock.now())?;
+    if !state.store.create_campaign(&campaign).await? {
+        let detail = format!("There is a campaign with the slug {:?} already.", campaign.slug);
+        return Err(Problem::conflict("slug-taken", detail));
+    }
+    let body = serde_json::to_string(&campaign).map_err(Problem::internal)?;
+    if let Some(key) = key {
+        let expires_at = state.clock.now() + time::Duration::hours(ANSWER_HOURS);
+        let answer = Answer { key, status: 201, body: body.clone(), expires_at };
+        state.committer.send(CommitVerdict(answer)).await.map_err(Problem::unavailable)??;
+    }
+    Ok(answer(201, body, false))
+}
+
+async fn replay(state: &AppState, key: Option<&ClaimedKey>) -> Result<Option<HttpResponse>, Problem> {
+    let Some(key) = key else { return Ok(None) };
+    let Some(known) = state.store.load_answer(&key.scope, &key.key).await? else { return Ok(None) };
+    if known.fingerprint != key.fingerprint {
+        return Err(Problem::key_mismatch());
+    }
+    Ok(known.answer.map(|(status, body)| answer(status, body, true)))
+}
+
+/// `PATCH /campaigns/{id or slug}`
+pub async fn change(
+    request: HttpRequest,
+    body: Json<CampaignPatch>,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, Problem> {
+    operator(&request, &state, "campaigns:write").await?;
+    let campaign = body.value.apply(find(&request, &state).await?, state.clock.now())?;
+    state.store.update_campaign(&campaign).await?;
+    Ok(HttpResponse::Ok().json(campaign))
+}
+
+impl NewCampaign {
+    fn check(self, now: OffsetDateTime) -> Result<Campaign, Problem> {
+        let mut errors = Vec::new();
+        if !is_slug(&self.slug) {
+            let detail = "must be lower-case letters, digits and single hyphens, at most 80 of them, and no UUID";
+            errors.push(FieldError::new("/slug", detail));
+        }
+        let title = checked(&mut errors, "/title", line(&self.title, TITLE_MAX_CHARS));
+        let description = description(&mut errors, self.description);
+        let currency = Currency::parse(&self.currency);
+        if currency.is_none() {
+            errors.push(FieldError::new(
+                "/currency",
+                "must be an ISO 4217 code that the provider charges in, such as EUR",
+            ));
+        }
+        check_goal(&mut errors, self.goal_minor);
+        check_dates(&mut errors, self.starts_at, self.ends_at);
+        match (title, currency) {
+            (Some(title), Some(currency)) if errors.is_empty() => Ok(Campaign {
+                id: CampaignId::at(now),
+                slug: self.slug,
+                title,
+                description,
+                goal_minor: self.goal_minor,
+                currency,
+                manual_capture: self.manual_capture,
+                status: CampaignStatus::Active,
+                starts_at: self.starts_at,
+                ends_at: self.ends_at,
+                created_at: now,
+                updated_at: now,
+            }),
+            _ => Err(Problem::invalid(errors)),
+        }
+    }
+}
+
+impl CampaignPatch {
+    fn apply(self, mut campaign: Campaign, now: OffsetDateTime) -> Result<Campaign, Problem> {
+        let mut errors = Vec::new();
+        if let Some(title) =
+            self.title.as_deref().and_then(|title| checked(&mut errors, "/title", line(title, TITLE_MAX_CHARS)))
+        {
+            campaign.title = title;
+        }
+        campaign.description = description(&mut errors, self.description).or(campaign.description);
+        check_goal(&mut errors, self.goal_minor);
+        campaign.goal_minor = self.goal_minor.or(campaign.goal_minor);
+        campaign.status = self.status.unwrap_or(campaign.status);
+        campaign.starts_at = self.starts_at.or(campaign.starts_at);
+        campaign.ends_at = self.ends_at.or(campaign.ends_at);
+        check_dates(&mut errors, campaign.starts_at, campaign.ends_at);
+        campaign.updated_at = now;
+        if errors.is_empty() { Ok(campaign) } else { Err(Problem::invalid(errors)) }
+    }
+}
+
+/// The value, or its error on the list.
+pub fn checked<T, E: std::fmt::Display>(errors: &mut Vec<FieldError>, pointer: &str, value: Result<T, E>) -> Option<T> {
+    value.map_err(|error| errors.push(FieldError::new(pointer, error))).ok()
+}
+
+fn description(errors: &mut Vec<FieldError>, text: Option<String>) -> Option<String> {
+    text.and_then(|text| checked(errors, "/description", paragraph(&text, DESCRIPTION_MAX_CHARS)))
+}
+
+fn check_goal(errors: &mut Vec<FieldError>, goal_minor: Option<i64>) {
+    if goal_minor.is_some_and(|goal| !(1..=GOAL_MAX_MINOR).contains(&goal)) {
+        errors.push(FieldError::new("/goal_minor", format!("must be from 1 to {GOAL_MAX_MINOR} minor units")));
+    }
+}
+
+fn check_dates(errors: &mut Vec<FieldError>, starts_at: Option<OffsetDateTime>, ends_at: Option<OffsetDateTime>) {
+    if let (Some(starts_at), Some(ends_at)) = (starts_at, ends_at)
+        && ends_at <= starts_at
+    {
+        errors.push(FieldError::new("/ends_at", "must be after starts_at"));
+    }
+}

@@ -1,0 +1,103 @@
+//! How many requests one client address may make: for those who run the program without a gateway in front.
+//!
+//! Deliberately absent: limits on webhooks (Stripe must never be told to go away) and on operators.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use governor::clock::{Clock as _, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use super::problem::Problem;
+use crate::config::{Network, RateLimit};
+
+type Limiter = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
+
+/// Beyond this many addresses, those that have not been seen for a while are forgotten.
+const ADDRESSES_MAX: usize = 100_000;
+
+/// The limits of this process.
+#[derive(Clone)]
+pub struct Limits {
+    limiter: Option<Arc<Limiter>>,
+    limit: RateLimit,
+    trusted: Arc<[Network]>,
+}
+
+/// What a limited answer says of the limit (draft-ietf-httpapi-ratelimit-headers).
+pub struct Quoted {
+    /// `RateLimit-Policy`
+    pub policy: HeaderValue,
+    /// `RateLimit`
+    pub rest: HeaderValue,
+}
+
+/// The names of the headers in [`Quoted`].
+pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// See [`POLICY`].
+pub const REST: HeaderName = HeaderName::from_static("ratelimit");
+
+impl Limits {
+    /// Limits, or none.
+    pub fn new(limit: Option<RateLimit>, trusted: Vec<Network>) -> Self {
+        let known = limit.unwrap_or(RateLimit { count: 1, per: std::time::Duration::from_secs(1) });
+        let limiter = limit.and_then(|limit| {
+            let count = NonZeroU32::new(limit.count)?;
+            let quota = Quota::with_period(limit.per / limit.count)?.allow_burst(count);
+            Some(Arc::new(RateLimiter::dashmap(quota).with_middleware::<StateInformationMiddleware>()))
+        });
+        Self { limiter, limit: known, trusted: trusted.into() }
+    }
+
+    /// Counts a request; the error is a 429.
+    pub fn check(&self, request: &HttpRequest) -> Result<Option<Quoted>, (Problem, Quoted)> {
+        let Some(limiter) = &self.limiter else { return Ok(None) };
+        let Some(address) = self.client(request) else { return Ok(None) };
+        if limiter.len() > ADDRESSES_MAX {
+            limiter.retain_recent();
+        }
+        match limiter.check_key(&address) {
+            Ok(state) => Ok(Some(self.quote(state.remaining_burst_capacity(), self.limit.per.as_secs()))),
+            Err(refused) => {
+                let wait = refused.wait_time_from(DefaultClock::default().now()).as_secs() + 1;
+                let detail = format!("At most {} requests in {} s.", self.limit.count, self.limit.per.as_secs());
+                let title = "Too many requests";
+                let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", title, detail);
+                Err((problem.retry_after(wait), self.quote(0, wait)))
+            }
+        }
+    }
+
+    fn quote(&self, rest: u32, seconds: u64) -> Quoted {
+        let header = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+        Quoted {
+            policy: header(format!("\"default\";q={};w={}", self.limit.count, self.limit.per.as_secs())),
+            rest: header(format!("\"default\";r={rest};t={seconds}")),
+        }
+    }
+
+    /// The client's address: the peer's, or, behind proxies that we trust, the last one that no trusted proxy has.
+    fn client(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let mut address = request.peer_addr()?.ip().to_canonical();
+        let forwarded: Vec<&str> = request
+            .headers()
+            .get_all("x-forwarded-for")
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .collect();
+        for hop in forwarded.iter().rev() {
+            if !self.trusted.iter().any(|network| network.contains(address)) {
+                break;
+            }
+            let Ok(next) = hop.trim().parse::<IpAddr>() else { break };
+            address = next.to_canonical();
+        }
+        Some(address)
+    }
+}

@@ -1,0 +1,91 @@
+//! What happens around every request: a panic becomes a 500, limits are kept, metrics are counted.
+
+use std::panic::AssertUnwindSafe;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::middleware::Next;
+use actix_web::{Error, ResponseError, web};
+use futures::FutureExt;
+use tokio::time::Instant;
+
+use super::AppState;
+use super::extract::bearer;
+use super::limits::{POLICY, Quoted, REST};
+use super::problem::Problem;
+use crate::metrics::METRICS;
+
+/// Requests that match no route share one label, so that rubbish cannot make metrics grow.
+const NO_ROUTE: &str = "none";
+
+/// Wraps every request.
+pub async fn observe(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let began = Instant::now();
+    let route = request.match_pattern().unwrap_or_else(|| NO_ROUTE.to_owned());
+    let method = request.method().clone();
+    // An unknown method is one label too.
+    let method = if method.is_safe() || matches!(method.as_str(), "POST" | "PATCH" | "PUT" | "DELETE") {
+        method.to_string()
+    } else {
+        "other".to_owned()
+    };
+    let outcome = limited(request, next).await;
+    let status = match &outcome {
+        Ok(response) => response.status(),
+        Err(error) => error.as_response_error().status_code(),
+    };
+    METRICS.http_requests.with_label_values(&[route.as_str(), method.as_str(), status.as_str()]).inc();
+    METRICS.http_seconds.with_label_values(&[route.as_str(), method.as_str()]).observe(began.elapsed().as_secs_f64());
+    outcome
+}
+
+async fn limited<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<actix_web::body::EitherBody<B>>, Error> {
+    let checked = match request.app_data::<web::Data<AppState>>() {
+        // Operators have keys, which are counted nowhere; guessing keys is limited like anything else.
+        Some(state) if request.path().starts_with("/api/") && !is_operator(&request, state) => {
+            state.limits.check(request.request())
+        }
+        _ => Ok(None),
+    };
+    match checked {
+        Err((problem, quoted)) => {
+            let (request, _) = request.into_parts();
+            let mut response = ServiceResponse::new(request, problem.error_response());
+            quote(&mut response, quoted);
+            Ok(response.map_into_right_body())
+        }
+        Ok(quoted) => {
+            let mut response = shielded(request, next).await?;
+            if let Some(quoted) = quoted {
+                quote(&mut response, quoted);
+            }
+            Ok(response.map_into_left_body())
+        }
+    }
+}
+
+fn is_operator(request: &ServiceRequest, state: &AppState) -> bool {
+    bearer(request.request()).is_some_and(|token| state.operators.is_known(token))
+}
+
+fn quote<B>(response: &mut ServiceResponse<B>, quoted: Quoted) {
+    response.headers_mut().insert(POLICY, quoted.policy);
+    response.headers_mut().insert(REST, quoted.rest);
+}
+
+async fn shielded<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let route = request.match_pattern();
+    match AssertUnwindSafe(next.call(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => Err(Problem::internal(format!("a handler panicked, route {route:?}")).into()),
+    }
+}

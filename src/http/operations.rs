@@ -1,0 +1,82 @@
+//! For those who run it: is it alive, is it ready, and how is it doing?
+
+use std::sync::atomic::Ordering;
+
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+
+use super::AppState;
+use crate::actors::bridge::IsConnected;
+use crate::actors::outbox::Bus;
+use crate::gateways::breaker::BreakerState;
+use crate::metrics::METRICS;
+
+#[derive(Serialize)]
+struct Readiness {
+    /// `ready`, `degraded` (everything is correct, some of it slower) or `unavailable`.
+    status: &'static str,
+    checks: Vec<Check>,
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    /// `up`, `down`, or what stands in for it.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
+}
+
+fn check(name: &'static str, up: bool, mode: &'static str) -> Check {
+    METRICS.dependency_up.with_label_values(&[name]).set(i64::from(up));
+    Check { name, status: if up { "up" } else { "down" }, mode: Some(mode) }
+}
+
+/// `GET /health/live`: the process answers.
+pub async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({ "status": "live" }))
+}
+
+/// `GET /health/ready`: each dependency, and what is degraded. 503 without Postgres, and once the process drains.
+pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
+    let database = state.store.ping().await.is_ok();
+    let mut checks = vec![check("postgres", database, "truth")];
+    checks.push(match state.cache.ping().await {
+        None => Check { name: "redis", status: "absent", mode: Some("level 1 is skipped") },
+        Some(up) => check("redis", up, "redis"),
+    });
+    checks.push(match (&*state.bus, &state.bridge) {
+        (Bus::InProcess(_), _) | (_, None) => {
+            Check { name: "rabbitmq", status: "absent", mode: Some("in-process bus") }
+        }
+        (Bus::Broker(publisher), Some(bridge)) => {
+            let consuming = bridge.send(IsConnected).await.unwrap_or(false);
+            check("rabbitmq", consuming && publisher.connected(), "rabbitmq")
+        }
+    });
+    let stripe = state.stripe.breaker_state() != BreakerState::Open;
+    checks.push(check("stripe", stripe, "circuit breaker"));
+    let draining = state.draining.load(Ordering::Acquire);
+    let status = match (database && !draining, checks.iter().any(|check| check.status == "down")) {
+        (false, _) => "unavailable",
+        (true, true) => "degraded",
+        (true, false) => "ready",
+    };
+    let body = Readiness { status, checks };
+    if status == "unavailable" { HttpResponse::ServiceUnavailable().json(body) } else { HttpResponse::Ok().json(body) }
+}
+
+/// `GET /metrics`
+pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
+    let (used, size) = state.store.pools.usage();
+    METRICS.pool_used.set(i64::try_from(used).unwrap_or(i64::MAX));
+    METRICS.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+    METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
+    if let Ok(outbox) = state.store.measure_outbox().await {
+        METRICS.outbox_waiting.set(outbox.waiting);
+        METRICS.outbox_dead.set(outbox.dead);
+        let age = outbox.oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
+        METRICS.outbox_oldest_seconds.set(age);
+    }
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
+}

@@ -1,0 +1,38 @@
+//! A campaign's totals: from memory without asking anybody, if it can be.
+
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+
+use super::AppState;
+use super::campaigns::find;
+use super::extract::query;
+use super::problem::Problem;
+use crate::actors::totals::{GetTotals, TotalsAnswer};
+use crate::domain::ids::CampaignId;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TotalsQuery {
+    min_version: Option<i64>,
+}
+
+/// `GET /campaigns/{id or slug}/totals`; `min_version` asks for nothing older than that version.
+pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
+    let min_version =
+        if request.query_string().is_empty() { 0 } else { query::<TotalsQuery>(&request)?.min_version.unwrap_or(0) };
+    let named = request.match_info().get("id").and_then(|name| name.parse::<CampaignId>().ok());
+    let id = match named {
+        Some(id) => id,
+        None => find(&request, &state).await?.id,
+    };
+    if let Some(known) = state.totals_memory.get(id, min_version) {
+        return Ok(send(known));
+    }
+    let told = state.totals.send(GetTotals { id, min_version }).await.map_err(Problem::unavailable)??;
+    Ok(send(told))
+}
+
+fn send(answer: TotalsAnswer) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").insert_header((CACHE_CONTROL, "no-store")).body(answer.body)
+}
