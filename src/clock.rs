@@ -24,11 +24,11 @@ impl Clock {
         Self::Manual(Arc::new(AtomicI64::new(ms)))
     }
 
-    /// The current time.
+    /// The current time, in whole microseconds: what Postgres can keep, so that a time is the same before and after.
     #[allow(clippy::disallowed_methods, reason = "this is the one reader of the machine's clock")]
     pub fn now(&self) -> OffsetDateTime {
         match self {
-            Self::System => OffsetDateTime::now_utc(),
+            Self::System => to_microseconds(OffsetDateTime::now_utc()),
             Self::Manual(ms) => {
                 let nanos = i128::from(ms.load(Ordering::Acquire)) * 1_000_000;
                 OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -47,4 +47,8 @@ impl Clock {
             ms.fetch_add(by_ms, Ordering::AcqRel);
         }
     }
+}
+
+fn to_microseconds(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_nanosecond(at.nanosecond() / 1000 * 1000).unwrap_or(at)
 }

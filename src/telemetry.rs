@@ -3,6 +3,8 @@
 //! Deliberately absent: donor data and secrets in logs, and an exporter of spans; the W3C context is carried from the
 //! request through the outbox and the broker already, so that one can be added without touching the journey.
 
+use std::io::IsTerminal;
+
 use rand::Rng;
 use tracing_subscriber::EnvFilter;
 
@@ -14,7 +16,8 @@ pub fn start(json: bool) {
     if let Ok(directive) = LOG_DIRECTIVE.parse() {
         filter = filter.add_directive(directive);
     }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first.
     let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
 }

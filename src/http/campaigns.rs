@@ -23,6 +23,7 @@ const DESCRIPTION_MAX_CHARS: usize = 10_000;
 const GOAL_MAX_MINOR: i64 = 1_000_000_000_000_000;
 const ANSWER_HOURS: i64 = 24;
 
+/// The body of `POST /campaigns`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewCampaign {
@@ -39,6 +40,7 @@ pub struct NewCampaign {
     ends_at: Option<OffsetDateTime>,
 }
 
+/// The body of `PATCH /campaigns/{id}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignPatch {

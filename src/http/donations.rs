@@ -33,6 +33,7 @@ const POLL_MAX_S: u64 = 30;
 const POLL_LOOK: Duration = Duration::from_secs(1);
 const ANSWER_HOURS: i64 = 24;
 
+/// The body of `POST /donations`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DonationRequest {

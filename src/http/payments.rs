@@ -36,16 +36,19 @@ struct TimelineQuery {
     cursor: Option<i64>,
 }
 
+/// The body of `POST /payments/{id}/capture`.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureRequest {
     amount_minor: Option<i64>,
 }
 
+/// The body of `POST /payments/{id}/cancel`: nothing.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CancelRequest {}
 
+/// The body of `POST /payments/{id}/refunds`.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefundRequest {
