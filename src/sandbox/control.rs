@@ -1,4 +1,5 @@
-//! The control below `/sandbox/control`: what the world outside does to payments, and how Stripe misbehaves. Plain JSON.
+//! The control below `/sandbox/control`: what the world outside does to payments, and how Stripe misbehaves. Plain
+//! JSON.
 //!
 //! Deliberately absent: keys. The sandbox holds play money and must not be reachable where that matters.
 

@@ -266,7 +266,8 @@ impl Engine {
             }
             return None;
         }
-        (attempt.copy || event.delivery.is_waiting()).then_some(event)
+        // A copy may have been taken before the first try; only a retry is spared by that.
+        (attempt.copy || attempt.tries == 0 || event.delivery.is_waiting()).then_some(event)
     }
 
     async fn settle(&self, attempt: Attempt, taken: bool) {

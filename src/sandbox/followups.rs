@@ -1,7 +1,7 @@
 //! What test methods let happen by itself a little later: disputes open, refunds turn, bank debits settle.
 //!
-//! What is to follow can be told from an object alone, so nothing of this is written down: after a restart every object is
-//! looked at once more. A follow-up that has been overtaken comes to nothing.
+//! What is to follow can be told from an object alone, so nothing of this is written down: after a restart every
+//! object is looked at once more. A follow-up that has been overtaken comes to nothing.
 
 use std::time::Duration;
 

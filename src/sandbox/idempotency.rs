@@ -1,6 +1,8 @@
-//! Stripe's v1 idempotency (<https://docs.stripe.com/api/idempotent_requests>): the first answer of a key is its answer.
+//! Stripe's v1 idempotency (<https://docs.stripe.com/api/idempotent_requests>): the first answer of a key is its
+//! answer.
 //!
-//! Deliberately absent: expiry by time. Stripe drops keys after a day or more; here the oldest go when there are too many.
+//! Deliberately absent: expiry by time. Stripe drops keys after a day or more; here the oldest go when there are too
+//! many.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The journal: one JSON line for each commit, appended by a thread of its own, read back and compacted at the start.
 //!
-//! An answer leaves only after its line was handed to the operating system, so a killed process loses nothing that it
-//! answered. Deliberately absent: fsync for each line (a power cut may lose the last seconds of this play money), and
-//! compaction while running.
+//! An answer leaves only after the line of what it did was handed to the operating system, so a killed process loses
+//! nothing that it answered. Deliberately absent: fsync for each line (a power cut may lose the last seconds of this
+//! play money), and compaction while running.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};

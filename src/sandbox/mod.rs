@@ -2,9 +2,9 @@
 //! happens and signed webhooks that can be told to come late, twice, in any order, or never.
 //!
 //! It is spoken to over HTTP, as the real one is, and knows nothing of the rest of the product but money and the clock.
-//! In reading order: `objects` are what it keeps and `cards` what they do; a request passes the `gate` to an endpoint of
-//! `api`, whose `work` (`intents`, `attempt`, `refunds`, `disputes`) becomes one `commit`; the `engine` applies it to the
-//! `state`, writes it to the `journal`, answers, and leaves the `events` to `delivery` and what is to follow to
+//! In reading order: `objects` are what it keeps and `cards` what they do; a request passes the `gate` to an endpoint
+//! of `api`, whose `work` (`intents`, `attempt`, `refunds`, `disputes`) becomes one `commit`; the `engine` applies it
+//! to the `state`, writes it to the `journal`, answers, and leaves the `events` to `delivery` and what is to follow to
 //! `followups`. `control` plays the world outside.
 //!
 //! Deliberately absent: customers, saved payment methods, payouts, fees, live mode.
@@ -120,14 +120,15 @@ impl Sandbox {
         cfg.service(mount("/sandbox/control").configure(control::configure));
     }
 
-    /// Begins to send webhooks to `webhook_url`, and lets things follow. To be called once, on a tokio runtime, when the
-    /// server that listens there is bound.
+    /// Begins to send webhooks to `webhook_url`, and lets things follow. To be called once, on a tokio runtime, when
+    /// the server that listens there is bound.
     pub fn start_deliveries(&self, webhook_url: String) {
         tokio::spawn(self.engine.clone().run_deliveries(webhook_url));
         tokio::spawn(self.engine.clone().run_follow_ups());
     }
 
-    /// Stops deliveries, waits a few seconds for those under way, and closes the journal: nothing can be changed any more.
+    /// Stops deliveries, waits a few seconds for those under way, and closes the journal: nothing can be changed any
+    /// more.
     pub async fn stop(&self) {
         self.engine.stop().await;
     }

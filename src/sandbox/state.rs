@@ -162,3 +162,60 @@ impl State {
         forgotten.chain(objects).chain(events).chain(answers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::events::Origin;
+    use super::super::form::Form;
+    use super::super::work::Work;
+    use super::super::{intents, refunds};
+    use super::*;
+
+    fn do_one(state: &mut State, effect: impl FnOnce(&mut Work<'_>) -> Id) -> Id {
+        let mut work = Work::new(state, 1_700_000_000, Origin::default());
+        let id = effect(&mut work);
+        let commit = work.into_commit();
+        state.apply(&commit);
+        id
+    }
+
+    fn pay_and_refund(state: &mut State) -> Id {
+        let form = Form::parse(b"amount=500&currency=eur&confirm=true&payment_method=pm_card_visa").unwrap();
+        let intent = do_one(state, |work| intents::create(work, &form).unwrap().id.clone());
+        let form = Form::parse(format!("amount=200&payment_intent={intent}").as_bytes()).unwrap();
+        do_one(state, |work| refunds::create(work, &form).unwrap().id.clone());
+        intent
+    }
+
+    fn small() -> State {
+        State::new(Limits { intents: 2, events: 3, keys: 2 })
+    }
+
+    #[test]
+    fn the_oldest_intents_go_but_the_books_remember_them() {
+        let mut state = small();
+        let first = pay_and_refund(&mut state);
+        pay_and_refund(&mut state);
+        let before = serde_json::to_value(state.books()).unwrap();
+        pay_and_refund(&mut state);
+        assert!(state.intents.get(&first).is_none());
+        assert_eq!((state.intents.len(), state.charges.len(), state.refunds.len()), (2, 2, 2));
+        assert_eq!(state.events.len(), 3);
+        assert_eq!(before["EUR"]["net_minor"], 600);
+        assert_eq!(serde_json::to_value(state.books()).unwrap()["EUR"]["net_minor"], 900);
+    }
+
+    #[test]
+    fn a_replayed_journal_gives_the_same_state() {
+        let mut state = small();
+        (0..3).for_each(|_| drop(pay_and_refund(&mut state)));
+        let mut other = small();
+        for record in state.records() {
+            let line = serde_json::to_vec(&record).unwrap();
+            other.replay(serde_json::from_slice(&line).unwrap());
+        }
+        let written = |state: &State| state.records().map(|r| serde_json::to_string(&r).unwrap()).collect::<Vec<_>>();
+        assert_eq!(written(&other), written(&state));
+        assert_eq!(other.books(), state.books());
+    }
+}

@@ -64,8 +64,9 @@ async fn an_authorization_is_released_by_a_cancel_or_by_time() {
     let canceled =
         bench.create(&[("capture_method", "manual"), ("confirm", "true"), ("payment_method", "pm_card_visa")]);
     let canceled = canceled.await;
-    let answer = bench.post(&format!("/payment_intents/{canceled}/cancel"), &[("cancellation_reason", "abandoned")]);
-    assert_eq!(answer.await.ok()["cancellation_reason"], "abandoned");
+    let cancel = format!("/payment_intents/{canceled}/cancel");
+    let answer = bench.post(&cancel, &[("cancellation_reason", "abandoned")]).await;
+    assert_eq!(answer.ok()["cancellation_reason"], "abandoned");
     let released = bench.webhook("charge.refunded").await["data"]["object"].clone();
     assert_eq!((&released["captured"], &released["refunded"]), (&json!(false), &json!(true)));
     assert_eq!(released["amount_refunded"], 2500);
@@ -215,8 +216,8 @@ async fn an_inquiry_withholds_nothing_and_an_accepted_dispute_is_lost() {
     let inquiry = bench.paid("pm_card_visa").await;
     let opened = bench.control(&format!("/payment_intents/{inquiry}/dispute"), json!({"inquiry": true})).await.ok();
     assert_eq!((&opened["status"], &opened["is_charge_refundable"]), (&json!("warning_needs_response"), &json!(true)));
-    let closed = bench.control(&format!("/disputes/{}", text(&opened["id"])), json!({"status": "warning_closed"}));
-    closed.await.ok();
+    let dispute = format!("/disputes/{}", text(&opened["id"]));
+    bench.control(&dispute, json!({"status": "warning_closed"})).await.ok();
     assert_eq!(bench.books("EUR").await["net_minor"], 2500);
     let accepted = bench.paid("pm_card_visa").await;
     let opened = bench.control(&format!("/payment_intents/{accepted}/dispute"), json!({})).await.ok();
