@@ -309,7 +309,7 @@ fn bus(
     };
     let roads = consumers.into_iter().map(|(queue, consumer)| Road { queue, consumer }).collect();
     let bridge = start_in(core, Bridge::new(settings.clone(), roads));
-    (Bus::Broker(Publisher::new(settings.clone())), Some(bridge))
+    (Bus::Broker(Box::new(Publisher::new(settings.clone()))), Some(bridge))
 }
 
 /// The configured operator key is made known; without one, the first start of all makes one.

@@ -178,8 +178,7 @@ impl Config {
         let listen =
             reader.parsed("CAREFORALL_LISTEN", "an address and port, such as 127.0.0.1:8080", |text| text.parse().ok());
         let stripe = reader.stripe();
-        let prefix =
-            reader.checked("CAREFORALL_PREFIX", "at most 40 letters, digits, dots, hyphens", |text| is_prefix(text));
+        let prefix = reader.checked("CAREFORALL_PREFIX", "at most 40 letters, digits, dots, hyphens", is_prefix);
         let prefix = prefix.unwrap_or_default();
         let mail_from =
             reader.value("MAIL_FROM").unwrap_or_else(|| "CareForAll <no-reply@careforall.invalid>".to_owned());

@@ -34,7 +34,7 @@ pub enum Bus {
     /// Straight to the consumers of this process, each of which must take a fact before it counts as published.
     InProcess(Vec<Recipient<Take>>),
     /// To RabbitMQ.
-    Broker(Publisher),
+    Broker(Box<Publisher>),
 }
 
 /// What became of one event.

@@ -56,7 +56,7 @@ impl Limits {
     }
 
     /// Counts a request; the error is a 429.
-    pub fn check(&self, request: &HttpRequest) -> Result<Option<Quoted>, (Problem, Quoted)> {
+    pub fn check(&self, request: &HttpRequest) -> Result<Option<Quoted>, Box<(Problem, Quoted)>> {
         let Some(limiter) = &self.limiter else { return Ok(None) };
         let Some(address) = self.client(request) else { return Ok(None) };
         if limiter.len() > ADDRESSES_MAX {
@@ -69,7 +69,7 @@ impl Limits {
                 let detail = format!("At most {} requests in {} s.", self.limit.count, self.limit.per.as_secs());
                 let title = "Too many requests";
                 let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", title, detail);
-                Err((problem.retry_after(wait), self.quote(0, wait)))
+                Err(Box::new((problem.retry_after(wait), self.quote(0, wait))))
             }
         }
     }

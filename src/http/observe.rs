@@ -54,7 +54,8 @@ async fn limited<B: MessageBody + 'static>(
         _ => Ok(None),
     };
     match checked {
-        Err((problem, quoted)) => {
+        Err(refused) => {
+            let (problem, quoted) = *refused;
             let (request, _) = request.into_parts();
             let mut response = ServiceResponse::new(request, problem.error_response());
             quote(&mut response, quoted);
