@@ -12,6 +12,8 @@ pub mod config;
 pub mod domain;
 pub mod gateways;
 pub mod http;
+#[cfg(test)]
+mod layers;
 pub mod metrics;
 pub mod sandbox;
 pub mod store;
