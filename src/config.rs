@@ -13,6 +13,7 @@ use crate::gateways::signature::WebhookSecret;
 use crate::gateways::stripe::is_live_key;
 use crate::gateways::topology::Topology;
 use crate::sandbox::{SANDBOX_SECRET_KEY, SANDBOX_WEBHOOK_SECRET};
+use crate::store::cache::is_redis_url;
 
 /// One setting: its name in the environment, what it is for, what holds when it is not set.
 pub struct Setting {
@@ -201,9 +202,7 @@ impl Config {
                 .checked("CAREFORALL_OPERATOR_EMAIL", "an e-mail address", is_address)
                 .unwrap_or_else(|| mail_from.clone()),
             database: reader.database(),
-            redis_url: reader.checked("REDIS_URL", "redis://host:port", |url| {
-                crate::store::cache::Cache::new(Some(url), "").is_ok()
-            }),
+            redis_url: reader.checked("REDIS_URL", "redis://host:port", is_redis_url),
             stripe,
             smtp_url: reader.checked("SMTP_URL", "smtp://host or smtps://user:password@host", |url| {
                 url.starts_with("smtp://") || url.starts_with("smtps://")
@@ -389,6 +388,20 @@ mod tests {
         assert!(config.database.is_none() && config.broker.is_none() && config.redis_url.is_none());
         assert_eq!(config.stripe.sandbox.as_deref(), Some(SANDBOX_WEBHOOK_SECRET));
         assert_eq!(config.rate_limit, Some(RateLimit { count: 100, per: Duration::from_secs(60) }));
+    }
+
+    #[test]
+    fn every_part_can_be_a_real_server_and_reading_that_needs_no_runtime() {
+        let config = read(
+            &[
+                ("DATABASE_URL", "postgres://u:p@127.0.0.1:5432/d"),
+                ("REDIS_URL", "redis://127.0.0.1:6379"),
+                ("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f"),
+            ],
+            None,
+        );
+        let config = config.map_err(|problems| problems.join("\n")).unwrap();
+        assert!(config.database.is_some() && config.redis_url.is_some() && config.broker.is_some());
     }
 
     #[test]

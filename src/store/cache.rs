@@ -54,6 +54,11 @@ pub struct Redis {
     started: tokio::time::Instant,
 }
 
+/// Whether `url` names a Redis that [`Cache::new`] can reach. Unlike that, it needs no runtime: pools have tasks.
+pub fn is_redis_url(url: &str) -> bool {
+    redis::IntoConnectionInfo::into_connection_info(url).is_ok()
+}
+
 impl Cache {
     /// A cache at `url`; connects when it is first used. `prefix` goes before every key.
     pub fn new(url: Option<&str>, prefix: &str) -> Result<Self, redis::RedisError> {
