@@ -98,7 +98,8 @@ fn sources() -> Vec<(PathBuf, String)> {
 
 /// The layer of a file, and how many modules below the layer's own it lies.
 fn place(path: &Path) -> (String, usize) {
-    let mut parts: Vec<String> = path.iter().map(|part| part.to_string_lossy().trim_end_matches(".rs").to_owned()).collect();
+    let mut parts: Vec<String> =
+        path.iter().map(|part| part.to_string_lossy().trim_end_matches(".rs").to_owned()).collect();
     if parts.last().is_some_and(|last| last == "mod") {
         parts.pop();
     }
@@ -150,12 +151,11 @@ fn the_table_has_no_circle() {
     let mut rest: BTreeMap<&str, BTreeSet<&str>> =
         LAYERS.iter().map(|(layer, allowed)| (*layer, allowed.iter().copied().collect())).collect();
     while !rest.is_empty() {
-        let free: Vec<&str> =
-            rest.iter().filter(|(_, allowed)| allowed.is_empty()).map(|(layer, _)| *layer).collect();
+        let free: Vec<&str> = rest.iter().filter(|(_, allowed)| allowed.is_empty()).map(|(layer, _)| *layer).collect();
         assert!(!free.is_empty(), "these import each other: {rest:?}");
         for layer in free {
             rest.remove(layer);
-            rest.values_mut().for_each(|allowed| drop(allowed.remove(layer)));
+            rest.values_mut().for_each(|allowed| allowed.retain(|other| *other != layer));
         }
     }
 }
@@ -187,12 +187,13 @@ fn the_readme_names_exactly_the_settings_that_there_are() {
     assert_eq!(first_cells(table), settings, "the table of README.md against SETTINGS of src/config.rs");
     for setting in SETTINGS {
         let row = table.lines().find(|line| line.starts_with(&format!("| `{}` |", setting.name))).unwrap();
-        assert!(row.contains(&format!("| {} |", setting.default)), "{}: the default is {}", row, setting.default);
+        let default = row.split('|').nth(2).map(|cell| cell.trim().trim_matches('`'));
+        assert_eq!(default, Some(setting.default), "{row}");
     }
 }
 
 #[test]
-fn every_decision_record_has_a_number_of_its_own_and_the_readers_find_it() {
+fn every_decision_record_has_a_number_of_its_own() {
     let names: Vec<String> = std::fs::read_dir(root().join("docs/adr"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -219,4 +220,22 @@ fn the_map_in_the_architecture_has_every_file_of_the_layers() {
             assert!(named || name == "mod" || path.starts_with("sandbox"), "ARCHITECTURE.md lacks {}", path.display());
         }
     }
+}
+
+#[test]
+fn every_test_that_an_invariant_names_is_there() {
+    let architecture = read("ARCHITECTURE.md");
+    let code: String = sources().into_iter().map(|(_, text)| text).collect();
+    let mut checked = 0;
+    for line in section(&architecture, "\n## Invariants\n").lines() {
+        // Sentences are told from other names by their length; a suite is looked into where it is named.
+        let marked: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+        let suite = marked.iter().find(|name| name.starts_with("tests/")).map(|path| read(path));
+        for name in marked.iter().filter(|name| name.matches('_').count() >= 4) {
+            let known = suite.as_ref().unwrap_or(&code);
+            assert!(known.contains(&format!("fn {name}(")), "ARCHITECTURE.md names a test that is not there: {name}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 10, "only {checked} tests are named");
 }
