@@ -13,6 +13,7 @@ use crate::gateways::signature::WebhookSecret;
 use crate::gateways::stripe::is_live_key;
 use crate::gateways::topology::Topology;
 use crate::sandbox::{SANDBOX_SECRET_KEY, SANDBOX_WEBHOOK_SECRET};
+use crate::store::cache::is_redis_url;
 
 /// One setting: its name in the environment, what it is for, what holds when it is not set.
 pub struct Setting {
@@ -201,9 +202,7 @@ impl Config {
                 .checked("CAREFORALL_OPERATOR_EMAIL", "an e-mail address", is_address)
                 .unwrap_or_else(|| mail_from.clone()),
             database: reader.database(),
-            redis_url: reader.checked("REDIS_URL", "redis://host:port", |url| {
-                crate::store::cache::Cache::new(Some(url), "").is_ok()
-            }),
+            redis_url: reader.checked("REDIS_URL", "redis://host:port", is_redis_url),
             stripe,
             smtp_url: reader.checked("SMTP_URL", "smtp://host or smtps://user:password@host", |url| {
                 url.starts_with("smtp://") || url.starts_with("smtps://")
