@@ -55,6 +55,12 @@ impl Work {
         self.payment.as_ref().ok_or(PaymentError::NotFound)
     }
 
+    /// What Postgres says now: an order must not be refused for a state that another process has moved on from.
+    pub async fn load_anew(&mut self) -> Result<&Payment, PaymentError> {
+        self.payment = None;
+        self.load().await
+    }
+
     /// Applies an event, asking the provider where events alone cannot decide.
     pub async fn apply(
         &mut self,
