@@ -55,6 +55,12 @@ impl Work {
         self.payment.as_ref().ok_or(PaymentError::NotFound)
     }
 
+    /// What Postgres says now: an order must not be refused for a state that another process has moved on from.
+    pub async fn load_anew(&mut self) -> Result<&Payment, PaymentError> {
+        self.payment = None;
+        self.load().await
+    }
+
     /// Applies an event, asking the provider where events alone cannot decide.
     pub async fn apply(
         &mut self,
@@ -121,8 +127,16 @@ impl Work {
             if !before.status.is_open() {
                 return Ok(Reply::State(Box::new(before)));
             }
-            let Some(intent) = before.intent_id.clone() else { return self.open(None).await };
-            let snapshot = self.tools.stripe.retrieve_intent(&intent).await?;
+            let Some(intent) = before.intent_id.clone() else { return self.check_unopened(before).await };
+            let snapshot = match self.tools.stripe.retrieve_intent(&intent).await {
+                Ok(snapshot) => snapshot,
+                // The provider is away: the lease of this check is the wait until the next try.
+                Err(error) if error.is_retryable() => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(payment = %self.id, %error, "the provider does not show a payment");
+                    return self.check_later(before).await;
+                }
+            };
             let (verdict, reason, change) = settled(adopt(&before, &snapshot, None))?;
             if change.is_none() {
                 return self.check_later(before).await;
@@ -133,6 +147,14 @@ impl Work {
             }
         }
         Err(PaymentError::Contended)
+    }
+
+    async fn check_unopened(&mut self, payment: Payment) -> Result<Reply, PaymentError> {
+        if wants_opening(&payment) {
+            return self.open(None).await;
+        }
+        self.tools.store.schedule_check(&payment, None).await?;
+        Ok(Reply::State(Box::new(payment)))
     }
 
     /// Nothing new: ask again by the schedule, and not for ever.
