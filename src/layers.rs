@@ -230,7 +230,8 @@ fn every_test_that_an_invariant_names_is_there() {
     for line in section(&architecture, "\n## Invariants\n").lines() {
         // Sentences are told from other names by their length; a suite is looked into where it is named.
         let marked: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
-        let suite = marked.iter().find(|name| name.starts_with("tests/")).map(|path| read(path));
+        let suite =
+            marked.iter().find(|name| name.starts_with("tests/") && name.ends_with(".rs")).map(|path| read(path));
         for name in marked.iter().filter(|name| name.matches('_').count() >= 4) {
             let known = suite.as_ref().unwrap_or(&code);
             assert!(known.contains(&format!("fn {name}(")), "ARCHITECTURE.md names a test that is not there: {name}");
