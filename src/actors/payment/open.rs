@@ -35,7 +35,10 @@ impl Work {
         }
         match self.tools.stripe.create_intent(&new_intent(&payment)).await {
             Ok(snapshot) => self.opened(&snapshot).await?,
-            Err(GatewayError::Permanent { status, code, message, .. }) if !matches!(status, 401 | 403) => {
+            // A refusal is the provider's own word; a bare 404 is only something on the way to it.
+            Err(GatewayError::Permanent { status, code, message, kind })
+                if !matches!(status, 401 | 403) && (code.is_some() || kind.is_some()) =>
+            {
                 let refusal = code.unwrap_or(message);
                 tracing::error!(payment = %self.id, refusal, "the provider refuses to open a payment");
                 self.refused(&payment, &refusal).await?;
