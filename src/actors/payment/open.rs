@@ -27,7 +27,9 @@ impl Work {
         }
         let payment = self.load().await?.clone();
         if !wants_opening(&payment) {
-            return Ok(Reply::State(Box::new(payment)));
+            // An earlier try may have ended between the commit of the intent and the events that waited for it.
+            self.take_up_parked().await?;
+            return Ok(Reply::State(Box::new(self.load().await?.clone())));
         }
         if self.tools.clock.now() - created_at(&payment) > Duration::hours(KEY_LIFETIME_HOURS) {
             self.give_up(&payment).await?;
