@@ -47,6 +47,8 @@ const LAST_ROUND: Duration = Duration::from_secs(2);
 /// Expired keys are forgotten this often, so many at a time.
 const PURGE: Duration = Duration::from_secs(30);
 const PURGE_BATCH: i64 = 5000;
+/// How often the vital actors are looked at.
+const VITALS: Duration = Duration::from_millis(500);
 const SECRET_BYTES: usize = 32;
 
 /// Why the process cannot start.
@@ -91,6 +93,19 @@ pub enum StartError {
     Server(std::io::Error),
 }
 
+/// An actor that the process cannot do its work without, and whether it lives.
+struct Vital {
+    name: &'static str,
+    lives: Box<dyn Fn() -> bool>,
+}
+
+impl Vital {
+    fn of<A: Actor>(name: &'static str, actor: &Addr<A>) -> Self {
+        let actor = actor.clone();
+        Self { name, lives: Box::new(move || actor.connected()) }
+    }
+}
+
 /// A running process.
 pub struct App {
     /// Where it listens.
@@ -105,6 +120,7 @@ pub struct App {
     pub clock: Clock,
     server: ServerHandle,
     running: tokio::task::JoinHandle<std::io::Result<()>>,
+    vitals: Vec<Vital>,
     draining: Arc<AtomicBool>,
     bridge: Option<Addr<Bridge>>,
     outbox: Addr<Outbox>,
@@ -155,18 +171,32 @@ impl App {
         let memory = TotalsMemory::default();
         let totals = start_in(core, TotalsActor::new(store.clone(), cache.clone(), clock.clone(), memory.clone()));
         let courier = start_in(core, Courier::new(store.clone(), mailer, config.mail_from.clone(), clock.clone()));
-        let notification =
-            Notification::new(store.clone(), clock.clone(), config.operator_email.clone(), courier.recipient::<Wake>());
+        let notification = Notification::new(
+            store.clone(),
+            clock.clone(),
+            config.operator_email.clone(),
+            courier.clone().recipient::<Wake>(),
+        );
         let notification = start_in(core, notification);
         let audit = start_in(core, Audit::new(store.clone(), clock.clone()));
         let consumers = [
             (ConsumerQueue::Totals, totals.clone().recipient::<Take>()),
-            (ConsumerQueue::Notifications, notification.recipient()),
-            (ConsumerQueue::Audit, audit.recipient()),
+            (ConsumerQueue::Notifications, notification.clone().recipient()),
+            (ConsumerQueue::Audit, audit.clone().recipient()),
         ];
+        let mut vitals = vec![
+            Vital::of("committer", &committer),
+            Vital::of("totals", &totals),
+            Vital::of("notification", &notification),
+            Vital::of("courier", &courier),
+            Vital::of("audit", &audit),
+        ];
+        vitals.extend(payments.registries().map(|registry| Vital::of("registry", registry)));
         let (bus, bridge) = bus(&config, core, consumers);
+        vitals.extend(bridge.iter().map(|bridge| Vital::of("bridge", bridge)));
         let bus = Arc::new(bus);
         let outbox = start_in(core, Outbox::new(store.clone(), Arc::clone(&bus), clock.clone()));
+        vitals.push(Vital::of("outbox", &outbox));
         committer.do_send(WakeAfterCommit(outbox.clone().recipient()));
         outbox.do_send(Wake);
         purge_regularly(store.clone(), clock.clone());
@@ -206,6 +236,7 @@ impl App {
             clock,
             server,
             running,
+            vitals,
             draining,
             bridge,
             outbox,
@@ -216,9 +247,20 @@ impl App {
         })
     }
 
-    /// Waits until the server ends by itself, which it only does when it breaks.
-    pub async fn broken(&mut self) -> std::io::Result<()> {
-        (&mut self.running).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    /// Waits until the process can no longer do its work, and says why. An actor that panicked is gone for good (actix
+    /// restarts only those that stop in order): better to end and be started again, which loses nothing, than to go on
+    /// without it.
+    pub async fn broken(&mut self) -> String {
+        let mut look = tokio::time::interval(VITALS);
+        loop {
+            tokio::select! {
+                ended = &mut self.running => return format!("the HTTP server ended: {ended:?}"),
+                _ = look.tick() => {}
+            }
+            if let Some(dead) = self.vitals.iter().find(|vital| !(vital.lives)()) {
+                return format!("the {} actor died", dead.name);
+            }
+        }
     }
 
     /// Ends in reverse: no new requests, then those under way, then consumers, then the last facts, then the database.

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::gateways::broker::BrokerSettings;
+use crate::gateways::mailer::{Mailer, is_mailbox};
 use crate::gateways::signature::WebhookSecret;
 use crate::gateways::stripe::is_live_key;
 use crate::gateways::topology::Topology;
 use crate::sandbox::{SANDBOX_SECRET_KEY, SANDBOX_WEBHOOK_SECRET};
+use crate::store::cache::is_redis_url;
 
 /// One setting: its name in the environment, what it is for, what holds when it is not set.
 pub struct Setting {
@@ -168,7 +170,7 @@ impl Config {
         Self::read(env, text.as_deref())
     }
 
-    /// Reads the given environment and the text of a TOML file.
+    /// Reads the given environment and the text of a TOML file. Call it inside the runtime: checking `SMTP_URL` needs one.
     pub fn read(env: BTreeMap<String, String>, file: Option<&str>) -> Result<Self, Vec<String>> {
         let mut reader = Reader { env, file: BTreeMap::new(), problems: Vec::new() };
         if let Some(text) = file {
@@ -180,8 +182,8 @@ impl Config {
         let stripe = reader.stripe();
         let prefix = reader.checked("CAREFORALL_PREFIX", "at most 40 letters, digits, dots, hyphens", is_prefix);
         let prefix = prefix.unwrap_or_default();
-        let mail_from =
-            reader.value("MAIL_FROM").unwrap_or_else(|| "CareForAll <no-reply@careforall.invalid>".to_owned());
+        let mail_from = reader.checked("MAIL_FROM", "an address, or Name <address>", is_mailbox);
+        let mail_from = mail_from.unwrap_or_else(|| "CareForAll <no-reply@careforall.invalid>".to_owned());
         let config = Self {
             listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             data_dir: reader.value("CAREFORALL_DATA_DIR").unwrap_or_else(|| "./careforall-data".to_owned()).into(),
@@ -201,12 +203,10 @@ impl Config {
                 .checked("CAREFORALL_OPERATOR_EMAIL", "an e-mail address", is_address)
                 .unwrap_or_else(|| mail_from.clone()),
             database: reader.database(),
-            redis_url: reader.checked("REDIS_URL", "redis://host:port", |url| {
-                crate::store::cache::Cache::new(Some(url), "").is_ok()
-            }),
+            redis_url: reader.checked("REDIS_URL", "redis://host:port", is_redis_url),
             stripe,
-            smtp_url: reader.checked("SMTP_URL", "smtp://host or smtps://user:password@host", |url| {
-                url.starts_with("smtp://") || url.starts_with("smtps://")
+            smtp_url: reader.checked("SMTP_URL", "smtps://user:password@host or smtp://host", |url| {
+                Mailer::from_url(Some(url), PathBuf::new()).is_ok()
             }),
             mail_from,
         };
@@ -291,9 +291,17 @@ impl Reader {
     }
 
     fn database(&mut self) -> Option<tokio_postgres::Config> {
-        self.parsed("DATABASE_URL", "postgres://user:password@host:port/database", |url| {
-            url.starts_with("postgres").then(|| url.parse().ok()).flatten()
-        })
+        let database: Option<tokio_postgres::Config> =
+            self.parsed("DATABASE_URL", "postgres://user:password@host:port/database", |url| {
+                url.starts_with("postgres").then(|| url.parse().ok()).flatten()
+            });
+        if database.as_ref().is_some_and(|it| it.get_ssl_mode() == tokio_postgres::config::SslMode::Require) {
+            self.problems.push(
+                "DATABASE_URL: sslmode=require is not supported; this version speaks to Postgres without TLS"
+                    .to_owned(),
+            );
+        }
+        database
     }
 
     fn broker(&mut self, prefix: &str) -> Option<BrokerSettings> {

@@ -49,6 +49,11 @@ impl Payments {
         payments
     }
 
+    /// The registries, one for each arbiter.
+    pub fn registries(&self) -> impl Iterator<Item = &Addr<Registry>> {
+        self.0.iter()
+    }
+
     /// Sends a command to a payment and waits for its reply.
     pub async fn send(&self, id: PaymentId, command: Command) -> Result<Reply, PaymentError> {
         // The random end of a UUIDv7; the beginning is the time.

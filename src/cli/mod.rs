@@ -67,33 +67,36 @@ pub fn run() -> u8 {
             return if error.use_stderr() { EX_USAGE } else { 0 };
         }
     };
-    let config = match Config::load(cli.config.as_deref()) {
-        Ok(config) => config,
-        Err(problems) => {
-            for problem in problems {
-                eprintln!("{problem}");
+    actix_web::rt::System::new().block_on(async {
+        let config = match Config::load(cli.config.as_deref()) {
+            Ok(config) => config,
+            Err(problems) => {
+                for problem in problems {
+                    eprintln!("{problem}");
+                }
+                return EX_USAGE;
             }
-            return EX_USAGE;
+        };
+        crate::telemetry::start(config.log_json);
+        for name in UNUSED_SETTINGS.iter().filter(|name| std::env::var_os(name).is_some()) {
+            tracing::warn!("{name} is set, but this version does not use it");
         }
-    };
-    crate::telemetry::start(config.log_json);
-    for name in UNUSED_SETTINGS.iter().filter(|name| std::env::var_os(name).is_some()) {
-        tracing::warn!("{name} is set, but this version does not use it");
-    }
-    let ended = actix_web::rt::System::new().block_on(async {
-        match cli.command.unwrap_or(Command::Serve { seed: false }) {
-            Command::Serve { seed } => serve::run(config, seed).await,
-            Command::Migrate => migrate::run(config).await,
-            Command::Doctor => doctor::run(config).await,
-            Command::ApiKeys { action } => api_keys::run(config, action).await,
+        match run_command(cli.command.unwrap_or(Command::Serve { seed: false }), config).await {
+            Ok(()) => 0,
+            Err(problem) => {
+                eprintln!("{problem}");
+                1
+            }
         }
-    });
-    match ended {
-        Ok(()) => 0,
-        Err(problem) => {
-            eprintln!("{problem}");
-            1
-        }
+    })
+}
+
+async fn run_command(command: Command, config: Config) -> Result<(), String> {
+    match command {
+        Command::Serve { seed } => serve::run(config, seed).await,
+        Command::Migrate => migrate::run(config).await,
+        Command::Doctor => doctor::run(config).await,
+        Command::ApiKeys { action } => api_keys::run(config, action).await,
     }
 }
 

@@ -33,7 +33,7 @@ pub async fn run(config: Config, seed: bool) -> Result<(), String> {
     let broken = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        ended = app.broken() => Some(format!("the HTTP server ended: {ended:?}")),
+        reason = app.broken() => Some(reason),
     };
     app.stop().await;
     broken.map_or(Ok(()), Err)

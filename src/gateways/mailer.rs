@@ -129,6 +129,11 @@ impl Mailer {
     }
 }
 
+/// Whether mails can be from, or to, `text`: an address, or `Name <address>`.
+pub fn is_mailbox(text: &str) -> bool {
+    text.parse::<lettre::message::Mailbox>().is_ok()
+}
+
 /// The `Message-ID` of a notice, without brackets: the same at every try (RFC 5322, section 3.6.4).
 pub fn message_id(notice_id: Uuid, from: &str) -> String {
     let domain = from.rsplit_once('@').map_or("", |(_, rest)| rest.trim_end_matches(['>', ' ']));

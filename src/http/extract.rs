@@ -1,5 +1,7 @@
 //! What handlers take out of requests: JSON bodies with pointers to what is wrong, identifiers, lists, trace context.
 
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
@@ -12,6 +14,8 @@ use super::BODY_MAX_BYTES;
 use super::problem::{FieldError, Problem};
 use crate::telemetry;
 
+/// How long a body may take to arrive.
+const BODY_WAIT: Duration = Duration::from_secs(10);
 /// Items of a list page, if the caller does not say.
 const LIMIT_DEFAULT: i64 = 20;
 /// Items of a list page at most.
@@ -40,8 +44,15 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
     }
 }
 
-/// A raw body of at most `max` bytes.
-pub async fn read_body(mut payload: Payload, max: usize) -> Result<web::Bytes, Problem> {
+/// A raw body of at most `max` bytes, if it arrives in time.
+pub async fn read_body(payload: Payload, max: usize) -> Result<web::Bytes, Problem> {
+    tokio::time::timeout(BODY_WAIT, collect(payload, max)).await.unwrap_or_else(|_| {
+        let detail = format!("The body did not arrive within {} s.", BODY_WAIT.as_secs());
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "Request timeout", detail))
+    })
+}
+
+async fn collect(mut payload: Payload, max: usize) -> Result<web::Bytes, Problem> {
     let mut body = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| Problem::malformed(vec![FieldError::new("", error)]))?;

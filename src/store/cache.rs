@@ -54,8 +54,14 @@ pub struct Redis {
     started: tokio::time::Instant,
 }
 
+/// Whether Redis could be at that address.
+pub fn is_redis_url(url: &str) -> bool {
+    redis::IntoConnectionInfo::into_connection_info(url).is_ok()
+}
+
 impl Cache {
-    /// A cache at `url`; connects when it is first used. `prefix` goes before every key.
+    /// A cache at `url`; connects when it is first used. `prefix` goes before every key. Call it inside
+    /// the runtime: the pools have a task of their own.
     pub fn new(url: Option<&str>, prefix: &str) -> Result<Self, redis::RedisError> {
         let Some(url) = url else { return Ok(Self::Absent) };
         Ok(Self::Redis(Box::new(Redis {

@@ -27,7 +27,7 @@ impl Work {
         if let Some(replay) = self.replay(&order).await? {
             return Ok(replay);
         }
-        let payment = self.load().await?;
+        let payment = self.load_anew().await?;
         let amount = payment.check_capture(amount_minor)?;
         let intent = intent_of(payment)?;
         let done = self.tools.stripe.capture_intent(&intent, Some(amount), &order.provider_key).await;
@@ -39,7 +39,7 @@ impl Work {
         if let Some(replay) = self.replay(&order).await? {
             return Ok(replay);
         }
-        let payment = self.load().await?;
+        let payment = self.load_anew().await?;
         payment.check_cancel()?;
         let intent = intent_of(payment)?;
         let done = self.tools.stripe.cancel_intent(&intent, None, &order.provider_key).await;
@@ -56,7 +56,7 @@ impl Work {
         if let Some(replay) = self.replay(&order).await? {
             return Ok(replay);
         }
-        let payment = self.load().await?;
+        let payment = self.load_anew().await?;
         let amount = payment.check_refund(amount_minor)?;
         let intent = intent_of(payment)?;
         let done = self.tools.stripe.create_refund(&intent, Some(amount), reason.as_deref(), &order.provider_key).await;

@@ -55,6 +55,12 @@ impl Work {
         self.payment.as_ref().ok_or(PaymentError::NotFound)
     }
 
+    /// What Postgres says now: an order must not be refused for a state that another process has moved on from.
+    pub async fn load_anew(&mut self) -> Result<&Payment, PaymentError> {
+        self.payment = None;
+        self.load().await
+    }
+
     /// Applies an event, asking the provider where events alone cannot decide.
     pub async fn apply(
         &mut self,
@@ -126,7 +132,15 @@ impl Work {
                 // Nothing more can come: without this, its lease would run out again and again.
                 _ => return self.check_no_more(before).await,
             };
-            let snapshot = self.tools.stripe.retrieve_intent(&intent).await?;
+            let snapshot = match self.tools.stripe.retrieve_intent(&intent).await {
+                Ok(snapshot) => snapshot,
+                // The provider is away: the lease of this check is the wait until the next try.
+                Err(error) if error.is_retryable() => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(payment = %self.id, %error, "the provider does not show a payment");
+                    return self.check_later(before).await;
+                }
+            };
             let (verdict, reason, change) = settled(adopt(&before, &snapshot, None))?;
             if change.is_none() {
                 return self.check_later(before).await;

@@ -38,6 +38,22 @@ impl Call {
         self
     }
 
+    /// What it does, for metrics: one of a closed set, without identifiers.
+    pub fn operation(&self) -> &'static str {
+        let mut parts = self.path.split('/');
+        match (parts.next().unwrap_or_default(), parts.nth(1), self.changes()) {
+            ("payment_intents", None, true) => "create_intent",
+            ("payment_intents", None, false) => "retrieve_intent",
+            ("payment_intents", Some("capture"), _) => "capture_intent",
+            ("payment_intents", Some("cancel"), _) => "cancel_intent",
+            ("refunds", _, true) => "create_refund",
+            ("refunds", _, false) => "list_refunds",
+            ("events", _, _) => "list_events",
+            ("balance", _, _) => "ping",
+            _ => "other",
+        }
+    }
+
     /// Whether it may have an effect at Stripe.
     pub fn changes(&self) -> bool {
         self.method != Method::GET

@@ -17,6 +17,7 @@ use super::json::ShapeError;
 use super::settings::{SettingsError, StripeSettings, is_loopback};
 use crate::gateways::breaker::{Breaker, BreakerState};
 use crate::gateways::error::GatewayError;
+use crate::metrics::METRICS;
 
 /// The longest answer that is read, in bytes: a page of a hundred events is below 1 MiB.
 pub(super) const MAXIMUM_ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -63,6 +64,15 @@ impl Transport {
 
     /// Sends a call and gives its answer's bytes.
     pub async fn send(&self, call: &Call) -> Result<Vec<u8>, GatewayError> {
+        let began = Instant::now();
+        let answer = self.send_until_settled(call).await;
+        let outcome = answer.as_ref().map_or_else(GatewayError::label, |_| "answered");
+        METRICS.stripe_calls.with_label_values(&[call.operation(), outcome]).inc();
+        METRICS.stripe_seconds.observe(began.elapsed().as_secs_f64());
+        answer
+    }
+
+    async fn send_until_settled(&self, call: &Call) -> Result<Vec<u8>, GatewayError> {
         call.check().map_err(|failure| failure.error)?;
         let deadline = Instant::now() + self.policy.deadline;
         let mut doubt = Doubt::default();
