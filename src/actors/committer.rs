@@ -361,20 +361,16 @@ impl Store {
     ) -> Result<Vec<CreationOutcome>, StoreError> {
         let mut outcomes = create_donations(client, batch).await?;
         for (creation, outcome) in batch.iter().zip(&mut outcomes) {
-            if again && *outcome == CreationOutcome::KeyTaken {
-                *outcome = self.own_creation(creation).await?.unwrap_or(CreationOutcome::KeyTaken);
+            if again && !matches!(outcome, CreationOutcome::Recorded { .. }) {
+                *outcome = self.own_creation(creation).await?.unwrap_or(*outcome);
             }
         }
         Ok(outcomes)
     }
 
-    /// Whether the key is taken by this very creation, whose first commit was not heard of.
+    /// Whether this very creation is there, from a first commit that was not heard of: then its own key is taken, or its
+    /// campaign has closed since. Nobody else has its payment's identifier.
     async fn own_creation(&self, creation: &Creation) -> Result<Option<CreationOutcome>, StoreError> {
-        let Some(key) = &creation.key else { return Ok(None) };
-        let known = self.load_answer(&key.scope, &key.key).await?;
-        if known.and_then(|known| known.resource_id) != Some(creation.donation.id.uuid()) {
-            return Ok(None);
-        }
         let payment = self.load_payment(creation.donation.payment_id).await?;
         Ok(payment.map(|payment| CreationOutcome::Recorded { manual_capture: payment.manual_capture }))
     }

@@ -3,10 +3,11 @@
 //! A crash between delivery and the log row delivers once more after the lease, with the same `Message-ID`; nothing is lost.
 //! Deliberately absent: what messages are due (the notification consumer) and their words (`domain::notice`).
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use rand::Rng;
 use tokio::time::Instant;
 
@@ -58,7 +59,13 @@ impl Courier {
             from: self.from.clone(),
             clock: self.clock.clone(),
         };
-        let round = async move { desk.round().await };
+        // A panic over one message must not end all mail; its lease runs out and it is tried again.
+        let round = async move {
+            AssertUnwindSafe(desk.round()).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!("a round of deliveries panicked");
+                Ok(false)
+            })
+        };
         ctx.spawn(round.into_actor(self).map(|round, act, ctx| {
             act.working = false;
             match round {

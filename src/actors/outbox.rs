@@ -5,10 +5,12 @@
 //! schedule and then set aside; it holds back its own payment's later events and nobody else's.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use futures::FutureExt;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -69,7 +71,13 @@ impl Outbox {
         self.working = true;
         self.woken = false;
         let (store, bus, clock) = (self.store.clone(), Arc::clone(&self.bus), self.clock.clone());
-        let round = async move { relay_round(&store, &bus, &clock).await };
+        // A panic must not end the only road for facts; the events stay where they are.
+        let round = async move {
+            AssertUnwindSafe(relay_round(&store, &bus, &clock)).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!("a round of the outbox panicked; its events are tried again");
+                Ok(Round::Away)
+            })
+        };
         ctx.spawn(round.into_actor(self).map(|round, act, ctx| act.rest(round, ctx)));
     }
 

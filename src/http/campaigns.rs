@@ -224,9 +224,41 @@ fn check_goal(errors: &mut Vec<FieldError>, goal_minor: Option<i64>) {
 }
 
 fn check_dates(errors: &mut Vec<FieldError>, starts_at: Option<OffsetDateTime>, ends_at: Option<OffsetDateTime>) {
+    for (pointer, date) in [("/starts_at", starts_at), ("/ends_at", ends_at)] {
+        if date.is_some_and(|date| !is_usable(date)) {
+            errors.push(FieldError::new(pointer, "must be in the years 1970 to 9998"));
+        }
+    }
     if let (Some(starts_at), Some(ends_at)) = (starts_at, ends_at)
         && ends_at <= starts_at
     {
         errors.push(FieldError::new("/ends_at", "must be after starts_at"));
+    }
+}
+
+/// Whether a date can be stored and shown again: near the ends of the calendar its offset leads out of the four digits
+/// of a year, and the campaign, with every list that it is in, could not be read any more.
+fn is_usable(date: OffsetDateTime) -> bool {
+    let utc = date.checked_to_offset(time::UtcOffset::UTC);
+    utc.is_some_and(|utc| (1970..=9998).contains(&utc.year()))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::format_description::well_known::Rfc3339;
+
+    use super::*;
+
+    #[test]
+    fn dates_that_could_not_be_shown_again_are_refused() {
+        let is_taken = |text: &str| {
+            let mut errors = Vec::new();
+            check_dates(&mut errors, None, Some(OffsetDateTime::parse(text, &Rfc3339).unwrap()));
+            errors.is_empty()
+        };
+        assert!(is_taken("2030-01-01T00:00:00+14:00"));
+        for bad in ["9999-12-31T23:59:59-12:00", "0000-01-01T00:00:00+12:00", "1969-12-31T23:59:59Z"] {
+            assert!(!is_taken(bad), "{bad}");
+        }
     }
 }

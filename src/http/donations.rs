@@ -84,7 +84,11 @@ pub async fn create(
             let view = fresh_view(&donation, &payment, state.access.issue(donation.id));
             finish(&state, key, view).await
         }
-        CreationOutcome::NotOpen => Err(why_not_open(&state, &donation).await?),
+        // A repetition gets its answer though the campaign closed in the meantime.
+        CreationOutcome::NotOpen => match key {
+            Some(key) if is_known(&state, &key).await? => repeated(&state, key).await,
+            _ => Err(why_not_open(&state, &donation).await?),
+        },
         CreationOutcome::KeyTaken => match key {
             Some(key) => repeated(&state, key).await,
             None => Err(Problem::internal("a key is taken that was not sent")),
@@ -188,6 +192,10 @@ async fn finish(state: &AppState, key: Option<ClaimedKey>, view: DonationView) -
         state.committer.send(CommitAnswer(answer)).await.map_err(Problem::unavailable)??;
     }
     Ok(answer(201, body, false))
+}
+
+async fn is_known(state: &AppState, key: &ClaimedKey) -> Result<bool, Problem> {
+    Ok(state.store.load_answer(&key.scope, &key.key).await?.is_some())
 }
 
 /// The key is known: the stored answer, or 422 for another request, or 409 while the first one is in flight. Where the

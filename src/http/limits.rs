@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: limits on webhooks (Stripe must never be told to go away) and on operators.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -98,6 +98,27 @@ impl Limits {
             let Ok(next) = hop.trim().parse::<IpAddr>() else { break };
             address = next.to_canonical();
         }
-        Some(address)
+        Some(counted(address))
+    }
+}
+
+/// What is counted for an address: whoever has one IPv6 address has its whole /64.
+fn counted(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_client() {
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(counted(parse("2001:db8:1:2:3:4:5:6")), counted(parse("2001:db8:1:2::9")));
+        assert_ne!(counted(parse("2001:db8:1:2::9")), counted(parse("2001:db8:1:3::9")));
+        assert_eq!(counted(parse("192.0.2.7")), parse("192.0.2.7"));
     }
 }

@@ -48,7 +48,8 @@ async fn limited<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<actix_web::body::EitherBody<B>>, Error> {
     let checked = match request.app_data::<web::Data<AppState>>() {
         // Operators have keys, which are counted nowhere; guessing keys is limited like anything else.
-        Some(state) if request.path().starts_with("/api/") && !is_operator(&request, state) => {
+        // The decoded path, as routes are matched by: `/%61pi/` leads to the same handlers.
+        Some(state) if request.match_info().as_str().starts_with("/api/") && !is_operator(&request, state) => {
             state.limits.check(request.request())
         }
         _ => Ok(None),

@@ -61,10 +61,14 @@ pub async fn list(request: HttpRequest, state: web::Data<AppState>) -> Result<Ht
     operator(&request, &state, "payments:read").await?;
     let asked: ListQuery = query(&request)?;
     let limit = limit(asked.limit)?;
+    // No identifier has a NUL, and no column could be compared with one.
+    if asked.intent_id.as_ref().is_some_and(|intent| intent.contains('\0')) {
+        return Err(Problem::invalid(vec![FieldError::new("/intent_id", "must not contain control characters")]));
+    }
     let filter = PaymentFilter {
         status: asked.status,
         campaign_id: asked.campaign_id,
-        intent_id: asked.intent_id.filter(|intent| !intent.contains('\0')),
+        intent_id: asked.intent_id,
         flagged: asked.flagged.unwrap_or(false),
     };
     let items = state.store.list_payments(&filter, asked.cursor, limit + 1).await?;

@@ -55,9 +55,12 @@ impl From<tokio_postgres::Error> for StoreError {
             &SqlState::LOCK_NOT_AVAILABLE
             | &SqlState::QUERY_CANCELED
             | &SqlState::T_R_DEADLOCK_DETECTED
-            | &SqlState::T_R_SERIALIZATION_FAILURE
-            | &SqlState::TOO_MANY_CONNECTIONS => Self::Busy(text),
+            | &SqlState::T_R_SERIALIZATION_FAILURE => Self::Busy(text),
             code if code.code().starts_with("08") || code.code().starts_with("57P") => Self::Unavailable(text),
+            // Class 53 is a server without room (disk, memory, connections): it passes, and nothing was written.
+            code if code.code().starts_with("53") => Self::Busy(text),
+            // Class 58 is the machine under the server, such as a disk that fails.
+            code if code.code().starts_with("58") => Self::Unavailable(text),
             // Read-only: a standby, or a primary that just became one.
             &SqlState::READ_ONLY_SQL_TRANSACTION => Self::Unavailable(text),
             _ => Self::Refused(text),

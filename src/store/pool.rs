@@ -19,6 +19,8 @@ pub const WRITERS: usize = 3;
 const WAIT: Duration = Duration::from_millis(500);
 const CREATE: Duration = Duration::from_secs(2);
 const RECYCLE: Duration = Duration::from_secs(1);
+/// How long a connection may be silent before the server is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(15);
 /// A dropped future does not cancel its statement, so the server must.
 const SESSION: &str = "-c statement_timeout=20000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000";
 
@@ -40,6 +42,13 @@ impl Pools {
             config.application_name("careforall");
         }
         config.connect_timeout(CREATE);
+        // A server that vanished without a word would otherwise hold every statement, and so every writer, for hours.
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(SILENCE * 2);
+        }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_idle(SILENCE).keepalives_interval(SILENCE / 3).keepalives_retries(3);
+        }
         Ok(Self { readers: pool(&config, READERS)?, writers: pool(&config, WRITERS)?, config })
     }
 

@@ -27,7 +27,9 @@ impl Work {
         }
         let payment = self.load().await?.clone();
         if !wants_opening(&payment) {
-            return Ok(Reply::State(Box::new(payment)));
+            // An earlier try may have ended between the commit of the intent and the events that waited for it.
+            self.take_up_parked().await?;
+            return Ok(Reply::State(Box::new(self.load().await?.clone())));
         }
         if self.tools.clock.now() - created_at(&payment) > Duration::hours(KEY_LIFETIME_HOURS) {
             self.give_up(&payment).await?;
@@ -35,7 +37,10 @@ impl Work {
         }
         match self.tools.stripe.create_intent(&new_intent(&payment)).await {
             Ok(snapshot) => self.opened(&snapshot).await?,
-            Err(GatewayError::Permanent { status, code, message, .. }) if !matches!(status, 401 | 403) => {
+            // A refusal is the provider's own word; a bare 404 is only something on the way to it.
+            Err(GatewayError::Permanent { status, code, message, kind })
+                if !matches!(status, 401 | 403) && (code.is_some() || kind.is_some()) =>
+            {
                 let refusal = code.unwrap_or(message);
                 tracing::error!(payment = %self.id, refusal, "the provider refuses to open a payment");
                 self.refused(&payment, &refusal).await?;

@@ -123,11 +123,15 @@ impl Work {
     /// Asks the provider how it stands and takes that over; or opens it, if that never worked.
     pub async fn check(&mut self) -> Result<Reply, PaymentError> {
         for _ in 0..DECISIONS {
+            // What waits for it since a crash comes first.
+            self.take_up_parked().await?;
             let before = self.load().await?.clone();
-            if !before.status.is_open() {
-                return Ok(Reply::State(Box::new(before)));
-            }
-            let Some(intent) = before.intent_id.clone() else { return self.check_unopened(before).await };
+            let intent = match before.intent_id.clone() {
+                Some(intent) if before.status.is_open() || before.status.has_captured() => intent,
+                None if wants_opening(&before) => return self.open(None).await,
+                // Nothing more can come: without this, its lease would run out again and again.
+                _ => return self.check_no_more(before).await,
+            };
             let snapshot = match self.tools.stripe.retrieve_intent(&intent).await {
                 Ok(snapshot) => snapshot,
                 // The provider is away: the lease of this check is the wait until the next try.
@@ -149,10 +153,7 @@ impl Work {
         Err(PaymentError::Contended)
     }
 
-    async fn check_unopened(&mut self, payment: Payment) -> Result<Reply, PaymentError> {
-        if wants_opening(&payment) {
-            return self.open(None).await;
-        }
+    async fn check_no_more(&mut self, payment: Payment) -> Result<Reply, PaymentError> {
         self.tools.store.schedule_check(&payment, None).await?;
         Ok(Reply::State(Box::new(payment)))
     }
