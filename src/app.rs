@@ -1,6 +1,9 @@
 //! The composition root: store → gateways → actors, bottom up → HTTP; shutdown in reverse.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,6 +12,7 @@ use actix::prelude::*;
 use actix_web::dev::ServerHandle;
 use actix_web::{App as WebApp, HttpServer, web};
 use rand::RngCore;
+use time::OffsetDateTime;
 
 use crate::actors::audit::Audit;
 use crate::actors::bridge::{Bridge, Close, Road};
@@ -47,8 +51,12 @@ const LAST_ROUND: Duration = Duration::from_secs(2);
 /// Expired keys are forgotten this often, so many at a time.
 const PURGE: Duration = Duration::from_secs(30);
 const PURGE_BATCH: i64 = 5000;
+/// Longer than Stripe repeats and lists events.
+const PARKED_FOR: time::Duration = time::Duration::days(35);
 /// How often the vital actors are looked at.
 const VITALS: Duration = Duration::from_millis(500);
+/// The operator key that the first start made, in the data directory.
+const KEY_FILE: &str = "admin-key";
 const SECRET_BYTES: usize = 32;
 
 /// Why the process cannot start.
@@ -113,7 +121,7 @@ pub struct App {
     /// Its own address for donors.
     pub url: String,
     /// An operator key that was made just now, shown once.
-    pub made_admin_key: Option<String>,
+    pub made_admin_key: Option<MadeKey>,
     /// The database.
     pub store: Store,
     /// The time.
@@ -142,11 +150,26 @@ pub async fn database(config: &Config) -> Result<(tokio_postgres::Config, Option
 }
 
 impl App {
-    /// Starts everything; answers when requests are served.
+    /// Starts everything; answers when requests are served. What was started is stopped again where something fails.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let (listener, address) = listen(config.listen)?;
-        let clock = Clock::System;
         let (database, embedded) = database(&config).await?;
+        match Self::assemble(config, listener, address, database).await {
+            Ok(app) => Ok(Self { embedded, ..app }),
+            Err(error) => {
+                stop_embedded(embedded).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(
+        config: Config,
+        listener: TcpListener,
+        address: SocketAddr,
+        database: tokio_postgres::Config,
+    ) -> Result<Self, StartError> {
+        let clock = Clock::System;
         let applied = migrate(&database).await?;
         if !applied.is_empty() {
             tracing::info!(?applied, "the schema was brought up to date");
@@ -243,7 +266,7 @@ impl App {
             bus,
             sandbox,
             arbiters,
-            embedded,
+            embedded: None,
         })
     }
 
@@ -288,12 +311,16 @@ impl App {
             arbiter.stop();
         }
         self.store.pools.close();
-        if let Some(embedded) = self.embedded
-            && let Err(error) = embedded.stop().await
-        {
-            tracing::error!(%error, "the private Postgres did not stop");
-        }
+        stop_embedded(self.embedded).await;
         tracing::info!("stopped");
+    }
+}
+
+async fn stop_embedded(embedded: Option<Embedded>) {
+    if let Some(embedded) = embedded
+        && let Err(error) = embedded.stop().await
+    {
+        tracing::error!(%error, "the private Postgres did not stop");
     }
 }
 
@@ -355,7 +382,7 @@ fn bus(
 }
 
 /// The configured operator key is made known; without one, the first start of all makes one.
-async fn ensure_admin_key(config: &Config, store: &Store, clock: &Clock) -> Result<Option<String>, StartError> {
+async fn ensure_admin_key(config: &Config, store: &Store, clock: &Clock) -> Result<Option<MadeKey>, StartError> {
     if let Some(key) = &config.admin_key {
         store.create_api_key("CAREFORALL_ADMIN_KEY", key, SCOPES, clock.now()).await?;
         return Ok(None);
@@ -364,8 +391,31 @@ async fn ensure_admin_key(config: &Config, store: &Store, clock: &Clock) -> Resu
         return Ok(None);
     }
     let key = new_api_key();
+    // Kept first: a crash in between leaves a file that opens nothing, and the next start makes another key.
+    let file = keep_key(&config.data_dir, &key)?;
     store.create_api_key("first start", &key, SCOPES, clock.now()).await?;
-    Ok(Some(key))
+    Ok(Some(MadeKey { key, file }))
+}
+
+fn keep_key(data_dir: &Path, key: &str) -> Result<PathBuf, StartError> {
+    let file = data_dir.join(KEY_FILE);
+    let write = || {
+        std::fs::create_dir_all(data_dir)?;
+        let mut open = std::fs::OpenOptions::new();
+        let mut file = open.create(true).truncate(true).write(true).mode(0o600).open(&file)?;
+        file.write_all(key.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| StartError::DataDirectory { directory: data_dir.display().to_string(), error })?;
+    Ok(file)
+}
+
+/// An operator key that the first start of all made.
+pub struct MadeKey {
+    /// The key; nobody can show it again.
+    pub key: String,
+    /// The file that it is kept in, readable by us alone.
+    pub file: PathBuf,
 }
 
 /// A fresh operator key: 256 random bits.
@@ -387,19 +437,19 @@ fn purge_regularly(store: Store, clock: Clock) {
     actix_web::rt::spawn(async move {
         loop {
             tokio::time::sleep(PURGE).await;
-            // A busy day leaves more of them than one batch in each interval.
-            loop {
-                match store.purge_expired_keys(clock.now(), PURGE_BATCH).await {
-                    Ok(purged) if purged >= PURGE_BATCH.unsigned_abs() => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, "expired idempotency keys cannot be purged");
-                        break;
-                    }
-                }
+            if let Err(error) = purge(&store, clock.now()).await {
+                tracing::warn!(%error, "what has expired cannot be purged");
             }
         }
     });
+}
+
+/// A busy day leaves more than one batch in each interval.
+async fn purge(store: &Store, now: OffsetDateTime) -> Result<(), StoreError> {
+    let full = PURGE_BATCH.unsigned_abs();
+    while store.purge_expired_keys(now, PURGE_BATCH).await? >= full {}
+    while store.purge_parked(now - PARKED_FOR, PURGE_BATCH).await? >= full {}
+    Ok(())
 }
 
 type Running = (ServerHandle, tokio::task::JoinHandle<std::io::Result<()>>);

@@ -22,7 +22,7 @@ create table donations.campaigns (
 );
 
 -- No foreign key to campaigns: the insert itself joins the campaign and checks that it is open, and a foreign key would
--- make every writer lock the same campaign row. `careforall verify` holds the tables against each other.
+-- make every writer lock the same campaign row.
 create table donations.donations (
     id uuid primary key,
     payment_id uuid not null,

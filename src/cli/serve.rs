@@ -1,8 +1,8 @@
 //! `careforall serve`: starts, shows where to look, waits for a signal, ends in order.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 use crate::config::Config;
@@ -12,45 +12,40 @@ use crate::domain::money::Currency;
 
 /// The seeded campaign.
 const SEED_SLUG: &str = "clean-water";
-/// The operator key that the first start made, readable by us alone.
-const KEY_FILE: &str = "admin-key";
 
 pub async fn run(config: Config, seed: bool) -> Result<(), String> {
     let data_dir = config.data_dir.clone();
     // Before the start, so that a signal during it is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let mut starting = std::pin::pin!(App::start(config));
     let mut app = tokio::select! {
-        started = App::start(config) => started.map_err(|error| error.to_string())?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        started = &mut starting => started.map_err(|error| error.to_string())?,
+        // What is half started cannot be stopped in order: the start is finished first.
+        () = signalled(&mut terminate, &mut interrupt) => {
+            if let Ok(app) = starting.await {
+                app.stop().await;
+            }
+            return Ok(());
+        }
     };
-    let key_file = app.made_admin_key.as_deref().map(|key| keep_key(&data_dir, key)).transpose()?;
     if seed {
         plant(&app).await?;
     }
-    show(&app, seed, key_file.as_deref(), &data_dir);
+    show(&app, seed, &data_dir);
     let broken = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signalled(&mut terminate, &mut interrupt) => None,
         reason = app.broken() => Some(reason),
     };
     app.stop().await;
     broken.map_or(Ok(()), Err)
 }
 
-fn keep_key(data_dir: &Path, key: &str) -> Result<PathBuf, String> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = data_dir.join(KEY_FILE);
-    let write = || {
-        std::fs::create_dir_all(data_dir)?;
-        let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-        file.write_all(key.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(path)
+async fn signalled(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 async fn plant(app: &App) -> Result<(), String> {
@@ -74,17 +69,15 @@ async fn plant(app: &App) -> Result<(), String> {
 }
 
 #[allow(clippy::print_stdout, reason = "what a person at the terminal looks for")]
-fn show(app: &App, seeded: bool, key_file: Option<&Path>, data_dir: &Path) {
+fn show(app: &App, seeded: bool, data_dir: &Path) {
     let url = &app.url;
     println!("CareForAll is ready at {url} (listening on {})", app.address);
     println!("  health   {url}/health/ready");
     println!("  metrics  {url}/metrics");
     println!("  data     {}", data_dir.display());
-    if let Some(key) = &app.made_admin_key {
-        println!("  operator key, shown this once: {key}");
-    }
-    if let Some(path) = key_file {
-        println!("  and kept in {}, which only you can read", path.display());
+    if let Some(made) = &app.made_admin_key {
+        println!("  operator key, shown this once: {}", made.key);
+        println!("  and kept in {}, which only you can read", made.file.display());
     }
     if seeded {
         println!("First look:\n  curl {url}/api/v1/campaigns/{SEED_SLUG}/totals");

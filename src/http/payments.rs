@@ -134,13 +134,10 @@ async fn order(request: &HttpRequest, state: &AppState, raw: &[u8]) -> Result<Or
     let operator = operator(request, state, "payments:write").await?;
     let key = claimed_key(request, &operator.id.to_string(), raw)?;
     // The provider's key follows from ours, so that a repetition after a crash is the provider's repetition too.
-    let provider_key = match &key {
-        Some(key) => {
-            let text = format!("{}\n{}\n{}", key.scope, key.key, hex::encode(key.fingerprint));
-            hex::encode(Sha256::digest(text.as_bytes()))
-        }
-        None => Uuid::new_v4().to_string(),
-    };
+    let provider_key = key.as_ref().map(|key| {
+        let text = format!("{}\n{}\n{}", key.scope, key.key, hex::encode(key.fingerprint));
+        hex::encode(Sha256::digest(text.as_bytes()))
+    });
     Ok(Order { key, provider_key, operator: operator.name, traceparent: Some(traceparent(request)) })
 }
 

@@ -204,6 +204,7 @@ const PARKED_BATCH: i64 = 100;
 
 const PARK: &str = include_str!("../../sql/queries/payments/park_event.sql");
 const LOAD_PARKED: &str = include_str!("../../sql/queries/payments/load_parked.sql");
+const PURGE_PARKED: &str = include_str!("../../sql/queries/payments/purge_parked.sql");
 const UNPARK: &str = include_str!("../../sql/queries/payments/unpark_event.sql");
 
 impl Store {
@@ -225,6 +226,12 @@ impl Store {
         let client = self.pools.reader().await?;
         let rows = query(&client, LOAD_PARKED, &[&intent_id, &payment.uuid(), &PARKED_BATCH]).await?;
         Ok(rows.iter().map(|row| ParkedEvent { event_id: row.get("event_id"), body: row.get("body") }).collect())
+    }
+
+    /// Forgets at most `limit` events that were parked before `then` and never found a payment; returns how many.
+    pub async fn purge_parked(&self, then: OffsetDateTime, limit: i64) -> Result<u64, StoreError> {
+        let client = self.pools.reader().await?;
+        execute(&client, PURGE_PARKED, &[&then, &limit]).await
     }
 
     /// Lets go of an event that was handled.

@@ -35,9 +35,9 @@ pub struct Pools {
 impl Pools {
     /// Pools that connect when they are first used.
     pub fn new(mut config: Config) -> Result<Self, StoreError> {
-        if config.get_options().is_none() {
-            config.options(SESSION);
-        }
+        // What the URL says comes last, and wins.
+        let options = config.get_options().map_or_else(|| SESSION.to_owned(), |given| format!("{SESSION} {given}"));
+        config.options(options);
         if config.get_application_name().is_none() {
             config.application_name("careforall");
         }

@@ -12,6 +12,8 @@ use crate::domain::totals::Totals;
 const READ_VIEW: &str = include_str!("../../sql/queries/totals/read_view.sql");
 const READ_LEDGER: &str = include_str!("../../sql/queries/totals/read_ledger.sql");
 const REFRESH: &str = include_str!("../../sql/queries/totals/refresh_view.sql");
+/// A long ledger takes longer than a request may.
+const REFRESH_TIMEOUT: &str = "set statement_timeout = '10min'";
 const LOCK_REFRESH: &str = include_str!("../../sql/queries/totals/lock_refresh.sql");
 const UNLOCK_REFRESH: &str = include_str!("../../sql/queries/totals/unlock_refresh.sql");
 
@@ -35,7 +37,9 @@ impl Store {
         if !locked {
             return Ok(false);
         }
+        client.batch_execute(REFRESH_TIMEOUT).await?;
         let refreshed = execute(&client, REFRESH, &[]).await;
+        client.batch_execute("reset statement_timeout").await?;
         query_opt(&client, UNLOCK_REFRESH, &[]).await?;
         refreshed.map(|_| true)
     }

@@ -94,8 +94,8 @@ pub enum Command {
 pub struct Order {
     /// The key that makes it happen once, if the operator sent one.
     pub key: Option<ClaimedKey>,
-    /// The key under which the provider does it once.
-    pub provider_key: String,
+    /// The key under which the provider does it once; where the operator sent none, it follows from the payment's version.
+    pub provider_key: Option<String>,
     /// Who it was, for the history.
     pub operator: String,
     /// W3C trace context.

@@ -29,8 +29,8 @@ impl Work {
         }
         let payment = self.load_anew().await?;
         let amount = payment.check_capture(amount_minor)?;
-        let intent = intent_of(payment)?;
-        let done = self.tools.stripe.capture_intent(&intent, Some(amount), &order.provider_key).await;
+        let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "capture", amount));
+        let done = self.tools.stripe.capture_intent(&intent, Some(amount), &key).await;
         let snapshot = self.known(done).await?;
         self.take_over("capture", 200, order, News::Intent(Box::new(snapshot))).await
     }
@@ -41,8 +41,8 @@ impl Work {
         }
         let payment = self.load_anew().await?;
         payment.check_cancel()?;
-        let intent = intent_of(payment)?;
-        let done = self.tools.stripe.cancel_intent(&intent, None, &order.provider_key).await;
+        let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "cancel", 0));
+        let done = self.tools.stripe.cancel_intent(&intent, None, &key).await;
         let snapshot = self.known(done).await?;
         self.take_over("cancel", 200, order, News::Intent(Box::new(snapshot))).await
     }
@@ -58,8 +58,8 @@ impl Work {
         }
         let payment = self.load_anew().await?;
         let amount = payment.check_refund(amount_minor)?;
-        let intent = intent_of(payment)?;
-        let done = self.tools.stripe.create_refund(&intent, Some(amount), reason.as_deref(), &order.provider_key).await;
+        let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "refund", amount));
+        let done = self.tools.stripe.create_refund(&intent, Some(amount), reason.as_deref(), &key).await;
         let refund = self.known(done).await?;
         self.take_over("refund", 201, order, News::Refund(refund)).await
     }
@@ -133,6 +133,13 @@ fn as_event(refund: &RefundFact) -> ProviderEvent {
         traceparent: None,
         change: ProviderChange::Refund(refund.clone()),
     }
+}
+
+/// Without a key of the operator's, an order that is repeated before its first outcome is booked is the same order to the
+/// provider, and one that is repeated afterwards is another.
+fn provider_key(payment: &Payment, order: &Order, kind: &str, amount_minor: i64) -> String {
+    let derived = || format!("{kind}-{}-{}-{amount_minor}", payment.id, payment.version);
+    order.provider_key.clone().unwrap_or_else(derived)
 }
 
 fn intent_of(payment: &Payment) -> Result<String, PaymentError> {

@@ -179,8 +179,8 @@ impl Work {
         let flagged = change.as_ref().is_some_and(|change| change.after.flag != before.flag);
         let it = assemble(before, change, cause, answer, now);
         let (after, steps) = (it.after.clone(), it.steps.clone());
-        // Until the committer has said yes, nothing is known.
-        self.payment = None;
+        // Until the committer has said yes, nothing is known. A verdict without a change leaves what was known.
+        let known = self.payment.take();
         let outcome = self
             .tools
             .committer
@@ -190,7 +190,7 @@ impl Work {
         match outcome {
             MoveOutcome::Moved => {
                 count(before, &after, &steps, flagged);
-                self.payment = Some(after);
+                self.payment = if steps.is_empty() { known } else { Some(after) };
             }
             MoveOutcome::KeyTaken | MoveOutcome::Conflict => {}
         }
