@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::domain::ids::CampaignId;
 use crate::domain::totals::{Source, Totals};
 use crate::metrics::METRICS;
-use crate::store::cache::Cache;
+use crate::store::cache::{Cache, TOTALS_TTL_S};
 use crate::store::{Store, StoreError};
 
 /// How long memory is believed when no fact drops it.
@@ -28,6 +28,8 @@ const MEMORY_TTL: Duration = Duration::from_millis(1000);
 const MEMORY_CAMPAIGNS: usize = 10_000;
 /// The picture's interval of the materialized view.
 const REFRESH: Duration = Duration::from_secs(300);
+/// When Redis, which was left alone, is given a new total again: just after the cache tries it again.
+const RENEW_AGAIN: Duration = Duration::from_millis(1100);
 const MAILBOX: usize = 4096;
 
 /// Totals as they are answered: JSON, rendered once for everybody.
@@ -142,6 +144,24 @@ pub struct TotalsActor {
     levels: Levels,
     memory: TotalsMemory,
     reading: HashMap<CampaignId, Reading>,
+    /// Campaigns whose old totals other replicas may still find in Redis, and until when.
+    unrenewed: HashMap<CampaignId, Unrenewed>,
+}
+
+/// A total that Redis was to be given.
+struct Unrenewed {
+    /// By then the old one there has expired.
+    until: Instant,
+    /// Whether another try is on its way already.
+    is_tried_again: bool,
+}
+
+/// What a read found.
+struct Found {
+    totals: Totals,
+    source: Source,
+    /// Whether Redis holds nothing older now.
+    is_in_redis: bool,
 }
 
 /// The levels below memory.
@@ -154,9 +174,9 @@ struct Levels {
 
 impl Levels {
     /// The first level that is at least `min_version`; `exact` skips Redis.
-    async fn read(&self, id: CampaignId, min_version: i64, exact: bool) -> Result<(Totals, Source), TotalsError> {
+    async fn read(&self, id: CampaignId, min_version: i64, exact: bool) -> Result<Found, TotalsError> {
         if !exact && let Some(totals) = self.cache.load_totals(id).await.filter(|it| it.version >= min_version) {
-            return Ok((totals, Source::Redis));
+            return Ok(Found { totals, source: Source::Redis, is_in_redis: true });
         }
         let now = self.clock.now();
         let (totals, source) = match self.store.read_totals_view(id, now).await? {
@@ -166,15 +186,15 @@ impl Levels {
                 (totals, Source::Realtime)
             }
         };
-        self.cache.store_totals(&totals).await;
-        Ok((totals, source))
+        let is_in_redis = self.cache.store_totals(&totals).await;
+        Ok(Found { totals, source, is_in_redis })
     }
 }
 
 impl TotalsActor {
     /// An actor that fills `memory`.
     pub fn new(store: Store, cache: Cache, clock: Clock, memory: TotalsMemory) -> Self {
-        Self { levels: Levels { store, cache, clock }, memory, reading: HashMap::new() }
+        Self { levels: Levels { store, cache, clock }, memory, reading: HashMap::new(), unrenewed: HashMap::new() }
     }
 
     fn ask(&mut self, id: CampaignId, min_version: i64, exact: bool, reply: Reply, ctx: &mut Context<Self>) {
@@ -199,9 +219,13 @@ impl TotalsActor {
         ctx.spawn(job.into_actor(self).map(move |read, act, ctx| act.finish(id, read, ctx)));
     }
 
-    fn finish(&mut self, id: CampaignId, read: Result<(Totals, Source), TotalsError>, ctx: &mut Context<Self>) {
+    fn finish(&mut self, id: CampaignId, read: Result<Found, TotalsError>, ctx: &mut Context<Self>) {
         let reading = self.reading.remove(&id).unwrap_or_default();
-        let answer = read.and_then(|(totals, source)| Ok((render(&totals, Source::Memory)?, render(&totals, source)?)));
+        if !reading.dropped {
+            self.settle_renewal(id, &read, ctx);
+        }
+        let answer = read
+            .and_then(|Found { totals, source, .. }| Ok((render(&totals, Source::Memory)?, render(&totals, source)?)));
         let mut again = reading.late;
         for (min_version, reply) in reading.early {
             match &answer {
@@ -223,6 +247,34 @@ impl TotalsActor {
         }
         if !again.is_empty() {
             self.read(id, again, true, ctx);
+        }
+    }
+
+    /// A total that could not be brought to Redis is brought again, until the old one there has expired: the other
+    /// replicas may reach Redis though we do not, and the fact is not told to them.
+    fn settle_renewal(&mut self, id: CampaignId, read: &Result<Found, TotalsError>, ctx: &mut Context<Self>) {
+        let Some(unrenewed) = self.unrenewed.get_mut(&id) else { return };
+        match read {
+            Ok(found) if found.source == Source::Redis => {} // says nothing of what came after the fact
+            Ok(found) if !found.is_in_redis && Instant::now() < unrenewed.until => {
+                if !std::mem::replace(&mut unrenewed.is_tried_again, true) {
+                    ctx.run_later(RENEW_AGAIN, move |act, ctx| act.renew_again(id, ctx));
+                }
+            }
+            // Where the database is away, the fact itself comes again.
+            Ok(_) | Err(_) => drop(self.unrenewed.remove(&id)),
+        }
+    }
+
+    fn must_renew(&mut self, id: CampaignId) {
+        let until = Instant::now() + Duration::from_secs(TOTALS_TTL_S);
+        self.unrenewed.entry(id).or_insert(Unrenewed { until, is_tried_again: false }).until = until;
+    }
+
+    fn renew_again(&mut self, id: CampaignId, ctx: &mut Context<Self>) {
+        if let Some(unrenewed) = self.unrenewed.get_mut(&id) {
+            unrenewed.is_tried_again = false;
+            self.ask(id, 0, true, oneshot::channel().0, ctx);
         }
     }
 
@@ -301,6 +353,7 @@ impl Handler<Take> for TotalsActor {
             self.drop_totals(id);
             // What other replicas read from Redis must not be older than the fact that we acknowledge.
             if matches!(self.levels.cache, Cache::Redis(_)) {
+                self.must_renew(id);
                 let (reply, answer) = oneshot::channel();
                 self.ask(id, 0, true, reply, ctx);
                 renewals.push(wait_for(answer));

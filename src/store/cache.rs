@@ -82,18 +82,19 @@ impl Cache {
         serde_json::from_str(&text?).ok()
     }
 
-    /// Stores a campaign's totals, unless newer ones are there.
-    pub async fn store_totals(&self, totals: &Totals) {
-        let Self::Redis(redis) = self else { return };
-        let Ok(text) = serde_json::to_string(totals) else { return };
+    /// Stores a campaign's totals, unless newer ones are there; `false` where older ones may still be there.
+    pub async fn store_totals(&self, totals: &Totals) -> bool {
+        let Self::Redis(redis) = self else { return true };
+        let Ok(text) = serde_json::to_string(totals) else { return false };
         let key = redis.totals_key(totals.campaign_id);
-        let _: Option<i64> = redis
+        let stored: Option<i64> = redis
             .call(&redis.totals, async |c| {
                 let mut call = redis::cmd("EVAL");
                 call.arg(STORE_NEWER).arg(1).arg(&key).arg(totals.version).arg(&text).arg(TOTALS_TTL_S);
                 call.query_async(c).await
             })
             .await;
+        stored.is_some()
     }
 
     /// The answer to a webhook, if it is remembered.
