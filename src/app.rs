@@ -224,6 +224,9 @@ impl App {
         outbox.do_send(Wake);
         purge_regularly(store.clone(), clock.clone());
 
+        if config.stripe.sandbox.is_some() && !address.ip().is_loopback() {
+            tracing::warn!(%address, "the sandbox Stripe runs on an address that others can reach: anybody can \"pay\" with play money; set STRIPE_SECRET_KEY for real gifts");
+        }
         let draining = Arc::new(AtomicBool::new(false));
         let sandbox = sandbox(&config, &clock)?;
         let state = web::Data::new(AppState {
@@ -243,6 +246,7 @@ impl App {
             operators: Operators::default(),
             limits: Limits::new(config.rate_limit, config.trusted_proxies.clone()),
             clock: clock.clone(),
+            outbox_measured: tokio::sync::Mutex::default(),
             draining: Arc::clone(&draining),
         });
         let (server, running) = serve(listener, state, sandbox.clone())?;
@@ -384,7 +388,11 @@ fn bus(
 /// The configured operator key is made known; without one, the first start of all makes one.
 async fn ensure_admin_key(config: &Config, store: &Store, clock: &Clock) -> Result<Option<MadeKey>, StartError> {
     if let Some(key) = &config.admin_key {
-        store.create_api_key("CAREFORALL_ADMIN_KEY", key, SCOPES, clock.now()).await?;
+        const NAME: &str = "CAREFORALL_ADMIN_KEY";
+        store.create_api_key(NAME, key, SCOPES, clock.now()).await?;
+        if store.revoke_other_api_keys(NAME, key, clock.now()).await? > 0 {
+            tracing::info!("CAREFORALL_ADMIN_KEY has changed; the earlier key opens nothing any more");
+        }
         return Ok(None);
     }
     if store.count_api_keys().await? > 0 {

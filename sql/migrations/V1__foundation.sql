@@ -178,6 +178,10 @@ begin
 end $$;
 create trigger ledger_entries_append_only before delete or truncate on payments.ledger_entries
     for each statement execute function payments.refuse_rewriting();
+-- The transaction's number may be rewritten: it is taken over when the database moves to another cluster.
+create trigger ledger_entries_no_update before update
+    of id, campaign_id, payment_id, kind, amount_minor, currency, donations_delta, donors_delta, version, created_at
+    on payments.ledger_entries for each statement execute function payments.refuse_rewriting();
 
 create table payments.campaign_donors (
     campaign_id uuid not null,

@@ -263,6 +263,8 @@ where
     let (items, replies): (Vec<T>, Vec<_>) = batch.into_iter().map(|it| (it.item, it.reply)).unzip();
     let outcomes = match write_with_resends(store, clock, &items, &write).await {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        // One locked row must not keep all the others waiting: one by one, the others go through.
+        Err(StoreError::Locked(_)) if items.len() > 1 => write_one_by_one(store, clock, &items, &write).await,
         Err(error) if error.is_passing() || items.len() == 1 => {
             let error = CommitError::from(error);
             items.iter().map(|_| Err(error.clone())).collect()
@@ -322,6 +324,7 @@ where
         }
         .await;
         match written {
+            Err(StoreError::Locked(text)) => return Err(StoreError::Locked(text)),
             Err(error) if error.is_passing() && resends < RESENDS => {
                 tracing::warn!(%error, resends, "a commit was not confirmed; it is sent again");
                 resends += 1;

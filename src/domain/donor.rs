@@ -43,6 +43,9 @@ pub enum DonorError {
     /// Characters that no name, text or address has.
     #[error("must not contain control characters")]
     ControlCharacter,
+    /// A web or mail address where a name should be.
+    #[error("must be a name, not an address")]
+    NotAName,
     /// Not an address.
     #[error("must be an e-mail address, such as jo@example.org")]
     NotAnEmail,
@@ -58,6 +61,13 @@ pub fn line(text: &str, max_chars: usize) -> Result<String, DonorError> {
         return Err(DonorError::Empty);
     }
     bounded(text, max_chars, |c| c.is_control())
+}
+
+/// A donor's name: a line that is no address. We greet people by it in mails that anybody can order.
+pub fn name(text: &str) -> Result<String, DonorError> {
+    let name = line(text, NAME_MAX_CHARS)?;
+    let is_address = ["://", "www.", "@"].iter().any(|mark| name.to_ascii_lowercase().contains(mark));
+    if is_address { Err(DonorError::NotAName) } else { Ok(name) }
 }
 
 /// A text of at most `max_chars` characters that may have line breaks and tabs.

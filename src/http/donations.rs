@@ -104,7 +104,7 @@ impl DonationRequest {
             None => errors.push(FieldError::new("/currency", "must be the campaign's currency, such as EUR")),
             Some(currency) => drop(checked(&mut errors, "/amount_minor", currency.check_charge(self.amount_minor))),
         }
-        let name = checked(&mut errors, "/donor/name", donor::line(&self.donor.name, donor::NAME_MAX_CHARS));
+        let name = checked(&mut errors, "/donor/name", donor::name(&self.donor.name));
         let email = checked(&mut errors, "/donor/email", donor::email(&self.donor.email));
         let phone = self.donor.phone.and_then(|phone| checked(&mut errors, "/donor/phone", donor::phone(&phone)));
         let message =

@@ -76,6 +76,8 @@ pub struct AppState {
     pub limits: Limits,
     /// The time.
     pub clock: Clock,
+    /// When the outbox was last measured for the metrics.
+    pub outbox_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Set when the process is about to end.
     pub draining: Arc<AtomicBool>,
 }

@@ -1,15 +1,19 @@
 //! For those who run it: is it alive, is it ready, and how is it doing?
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::AppState;
 use crate::actors::bridge::IsConnected;
 use crate::actors::outbox::Bus;
 use crate::gateways::breaker::BreakerState;
 use crate::metrics::METRICS;
+
+const MEASURE_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Readiness {
@@ -72,11 +76,21 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
     METRICS.pool_used.set(i64::try_from(used).unwrap_or(i64::MAX));
     METRICS.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
     METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
+    measure_outbox(&state).await;
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
+}
+
+/// Counting a long outbox is work: once a second is enough for any number of scrapers.
+async fn measure_outbox(state: &AppState) {
+    let Ok(mut measured) = state.outbox_measured.try_lock() else { return };
+    if measured.is_some_and(|at| at.elapsed() < MEASURE_PAUSE) {
+        return;
+    }
+    *measured = Some(Instant::now());
     if let Ok(outbox) = state.store.measure_outbox().await {
         METRICS.outbox_waiting.set(outbox.waiting);
         METRICS.outbox_dead.set(outbox.dead);
         let age = outbox.oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
         METRICS.outbox_oldest_seconds.set(age);
     }
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
 }

@@ -165,7 +165,7 @@ impl ResponseError for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match &error {
-            StoreError::Unavailable(_) | StoreError::Busy(_) => Self::unavailable(error),
+            StoreError::Unavailable(_) | StoreError::Busy(_) | StoreError::Locked(_) => Self::unavailable(error),
             StoreError::Corrupt { .. } | StoreError::Refused(_) => Self::internal(error),
         }
     }

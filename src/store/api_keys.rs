@@ -13,6 +13,7 @@ const CREATE: &str = include_str!("../../sql/queries/api_keys/create_key.sql");
 const FIND: &str = include_str!("../../sql/queries/api_keys/find_key.sql");
 const LIST: &str = include_str!("../../sql/queries/api_keys/list_keys.sql");
 const REVOKE: &str = include_str!("../../sql/queries/api_keys/revoke_key.sql");
+const REVOKE_OTHERS: &str = include_str!("../../sql/queries/api_keys/revoke_others.sql");
 const COUNT: &str = include_str!("../../sql/queries/api_keys/count_keys.sql");
 const SHARE_SECRET: &str = include_str!("../../sql/queries/secrets/share_secret.sql");
 
@@ -88,6 +89,12 @@ impl Store {
     pub async fn revoke_api_key(&self, id: Uuid, now: OffsetDateTime) -> Result<bool, StoreError> {
         let client = self.pools.reader().await?;
         Ok(execute(&client, REVOKE, &[&id, &now]).await? == 1)
+    }
+
+    /// Makes every key of that name but this one open nothing; returns how many did.
+    pub async fn revoke_other_api_keys(&self, name: &str, key: &str, now: OffsetDateTime) -> Result<u64, StoreError> {
+        let client = self.pools.reader().await?;
+        execute(&client, REVOKE_OTHERS, &[&name, &hash(key), &now]).await
     }
 
     /// How many keys open something.

@@ -13,6 +13,9 @@ pub enum StoreError {
     /// The database, or our pool of connections to it, has no room now; nothing was written.
     #[error("the database is busy: {0}")]
     Busy(String),
+    /// Somebody holds a row of ours for long; nothing was written.
+    #[error("a row is locked: {0}")]
+    Locked(String),
     /// A row does not hold what its column should.
     #[error("corrupt row in {table}, column {column}: {detail}")]
     Corrupt {
@@ -32,7 +35,7 @@ impl StoreError {
     /// Whether the same call may succeed in a moment.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Busy(_) => true,
+            Self::Unavailable(_) | Self::Busy(_) | Self::Locked(_) => true,
             Self::Corrupt { .. } | Self::Refused(_) => false,
         }
     }
@@ -52,10 +55,10 @@ impl From<tokio_postgres::Error> for StoreError {
         };
         let text = format!("{} ({})", db.message(), db.code().code());
         match db.code() {
-            &SqlState::LOCK_NOT_AVAILABLE
-            | &SqlState::QUERY_CANCELED
-            | &SqlState::T_R_DEADLOCK_DETECTED
-            | &SqlState::T_R_SERIALIZATION_FAILURE => Self::Busy(text),
+            &SqlState::LOCK_NOT_AVAILABLE => Self::Locked(text),
+            &SqlState::QUERY_CANCELED | &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE => {
+                Self::Busy(text)
+            }
             code if code.code().starts_with("08") || code.code().starts_with("57P") => Self::Unavailable(text),
             // Class 53 is a server without room (disk, memory, connections): it passes, and nothing was written.
             code if code.code().starts_with("53") => Self::Busy(text),

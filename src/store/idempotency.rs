@@ -13,6 +13,8 @@ const LOAD: &str = include_str!("../../sql/queries/idempotency/load_answer.sql")
 const STORE: &str = include_str!("../../sql/queries/idempotency/store_answers.sql");
 const RECORD: &str = include_str!("../../sql/queries/idempotency/record_answers.sql");
 const TAKE_OVER: &str = include_str!("../../sql/queries/idempotency/take_over.sql");
+const CLAIM: &str = include_str!("../../sql/queries/idempotency/claim_key.sql");
+const RELEASE: &str = include_str!("../../sql/queries/idempotency/release_key.sql");
 const PURGE: &str = include_str!("../../sql/queries/idempotency/purge_expired.sql");
 
 /// What is known of a key.
@@ -24,6 +26,8 @@ pub struct KnownKey {
     pub resource_id: Option<Uuid>,
     /// The stored answer: HTTP status and body. `None` while its first request is in flight.
     pub answer: Option<(u16, String)>,
+    /// What was ordered under it, where an order was claimed and is not answered yet.
+    pub ordered: Option<String>,
     /// Until when the first request holds it.
     pub locked_until: Option<OffsetDateTime>,
 }
@@ -57,6 +61,7 @@ impl Store {
         let Some(row) = query_opt(&client, LOAD, &[&scope, &key]).await? else { return Ok(None) };
         let status: Option<i16> = row.get("status");
         let body: Option<String> = row.get("body");
+        let ordered = if status.is_none() { body.clone() } else { None };
         let answer = match (status, body) {
             (Some(status), Some(body)) => {
                 let status = u16::try_from(status)
@@ -69,8 +74,31 @@ impl Store {
             fingerprint: row.get("fingerprint"),
             resource_id: row.get("resource_id"),
             answer,
+            ordered,
             locked_until: row.get("locked_until"),
         }))
+    }
+
+    /// Claims a key for an order before it is carried out; what is claimed already stays as it is.
+    pub async fn claim_key(
+        &self,
+        key: &ClaimedKey,
+        resource: Uuid,
+        ordered: &str,
+        now: OffsetDateTime,
+        expires_at: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let client = self.pools.reader().await?;
+        let fingerprint = &key.fingerprint[..];
+        let params: [&(dyn ToSql + Sync); 7] =
+            [&key.scope, &key.key, &fingerprint, &resource, &ordered, &now, &expires_at];
+        execute(&client, CLAIM, &params).await.map(drop)
+    }
+
+    /// Frees a key under which nothing happened.
+    pub async fn release_key(&self, key: &ClaimedKey) -> Result<(), StoreError> {
+        let client = self.pools.reader().await?;
+        execute(&client, RELEASE, &[&key.scope, &key.key]).await.map(drop)
     }
 
     /// Takes over a key whose first request never answered; `true` for the one caller that may go on.

@@ -12,10 +12,20 @@ mod embedded_migrations {
 /// A number of ours in the one space of advisory locks: "CFA" and the lock's own number.
 const LOCK_MIGRATIONS: &str = "select pg_advisory_lock(1128678255, 2000)";
 
-/// Ledger lines remember the transaction that wrote them. In a cluster that was restored from a dump those numbers
-/// belong to another cluster's past: lines "from the future" would count twice, so they are made lines of long ago.
-const ADOPT_RESTORED_LINES: &str = "update payments.ledger_entries set xact_id = '3'::xid8 \
-    where xact_id >= pg_snapshot_xmax(pg_current_snapshot())";
+/// Which cluster the ledger's transaction numbers belong to; the first process writes it down.
+const REMEMBER_CLUSTER: &str = "insert into donations.secrets (name, value) \
+    select 'cluster', convert_to(system_identifier::text, 'UTF8') from pg_control_system() on conflict (name) do nothing";
+const IS_REMEMBERED_CLUSTER: &str = "select value = convert_to(system_identifier::text, 'UTF8') \
+    from donations.secrets, pg_control_system() where name = 'cluster'";
+
+/// Ledger lines remember the transaction that wrote them. In a cluster that was restored from a dump those numbers belong
+/// to another cluster's past, and a line "from the future" would count twice: they are made lines of long ago.
+const ADOPT_LEDGER: &str = "begin;
+    update payments.ledger_entries set xact_id = '3'::xid8;
+    refresh materialized view payments.campaign_totals;
+    update donations.secrets set value = (select convert_to(system_identifier::text, 'UTF8') from pg_control_system())
+     where name = 'cluster';
+    commit;";
 
 /// Brings the schema up to date; returns the names of what was applied.
 pub async fn migrate(config: &Config) -> Result<Vec<String>, StoreError> {
@@ -28,7 +38,12 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, StoreError> {
         .run_async(&mut client)
         .await
         .map_err(|error| StoreError::Refused(format!("migration failed: {error}")))?;
-    client.batch_execute(ADOPT_RESTORED_LINES).await?;
+    client.execute(REMEMBER_CLUSTER, &[]).await?;
+    let is_remembered: bool = client.query_one(IS_REMEMBERED_CLUSTER, &[]).await?.get(0);
+    if !is_remembered {
+        tracing::warn!("this database was restored into another cluster; the ledger is taken over");
+        client.batch_execute(ADOPT_LEDGER).await?;
+    }
     drop(client); // ends the session, and with it the lock
     let _ = connection.await;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())

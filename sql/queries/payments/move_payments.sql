@@ -16,13 +16,18 @@ with item as materialized (
      order by payment.id
        for update of payment
 ), claimed as (
-    insert into payments.idempotency_keys (scope, key, fingerprint, resource_id, status, body, created_at, expires_at)
+    insert into payments.idempotency_keys as known
+           (scope, key, fingerprint, resource_id, status, body, created_at, expires_at)
     select item.scope, item.key, decode(item.fingerprint, 'hex'), item.move_id, item.answer_status, item.answer_body,
            item.at, item.expires_at
       from item join locked on locked.id = item.payment_id
      where item.key is not null
      order by item.scope, item.key
-    on conflict do nothing
+    -- A key that was claimed before the provider was asked has no answer yet: this is its answer.
+    on conflict (scope, key) do update
+       set resource_id = excluded.resource_id, status = excluded.status, body = excluded.body,
+           expires_at = excluded.expires_at
+     where known.status is null and known.fingerprint = excluded.fingerprint
     returning resource_id
 ), accepted as materialized (
     select item.*

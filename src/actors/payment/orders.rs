@@ -1,20 +1,26 @@
 //! Operators' orders: refused by the state first, then done by the provider, then taken over like any news.
 //!
-//! A crash between the provider's effect and our commit loses nothing: its webhook brings the effect, and the same order
-//! with the same key finds the provider's own idempotency. An outcome that is not known is never guessed; the payment is
-//! checked soon.
+//! A crash between the provider's effect and our commit loses nothing: its webhook or the payment's own check brings the
+//! effect, and the same order with the same key is carried on under the provider's own idempotency key. An outcome that
+//! is not known is never guessed; the payment is checked soon.
 
 use time::Duration;
 
-use super::work::{DECISIONS, Work, order_answer, settled};
+use super::work::{DECISIONS, ORDER_ANSWER_HOURS, Work, order_answer, settled};
 use super::{Order, PaymentError, Reply};
 use crate::domain::payment::Payment;
+use crate::domain::payment::command::Refusal;
 use crate::domain::payment::decide::{Decision, adopt, decide};
 use crate::domain::provider::{IntentSnapshot, ProviderChange, ProviderEvent, RefundFact};
+use crate::gateways::error::GatewayError;
+use crate::store::idempotency::KnownKey;
 use crate::store::{Cause, MoveOutcome};
 
 /// When a payment whose outcome is not known is checked.
 const CHECK_UNKNOWN_AFTER: Duration = Duration::seconds(10);
+
+/// When a payment is checked whose order this process did not live to see answered.
+const CHECK_UNANSWERED_AFTER: Duration = Duration::seconds(60);
 
 /// What the provider answered to an order.
 enum News {
@@ -22,28 +28,32 @@ enum News {
     Refund(RefundFact),
 }
 
+/// An order that may be carried out.
+struct Begun {
+    intent: String,
+    amount_minor: i64,
+    provider_key: String,
+}
+
 impl Work {
     pub async fn capture(&mut self, amount_minor: Option<i64>, order: Order) -> Result<Reply, PaymentError> {
-        if let Some(replay) = self.replay(&order).await? {
-            return Ok(replay);
-        }
-        let payment = self.load_anew().await?;
-        let amount = payment.check_capture(amount_minor)?;
-        let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "capture", amount));
-        let done = self.tools.stripe.capture_intent(&intent, Some(amount), &key).await;
-        let snapshot = self.known(done).await?;
+        let begun = match self.begin("capture", &order, |payment| payment.check_capture(amount_minor)).await? {
+            Ok(begun) => begun,
+            Err(replay) => return Ok(replay),
+        };
+        let stripe = &self.tools.stripe;
+        let done = stripe.capture_intent(&begun.intent, Some(begun.amount_minor), &begun.provider_key).await;
+        let snapshot = self.known(&order, done).await?;
         self.take_over("capture", 200, order, News::Intent(Box::new(snapshot))).await
     }
 
     pub async fn cancel(&mut self, order: Order) -> Result<Reply, PaymentError> {
-        if let Some(replay) = self.replay(&order).await? {
-            return Ok(replay);
-        }
-        let payment = self.load_anew().await?;
-        payment.check_cancel()?;
-        let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "cancel", 0));
-        let done = self.tools.stripe.cancel_intent(&intent, None, &key).await;
-        let snapshot = self.known(done).await?;
+        let begun = match self.begin("cancel", &order, |payment| payment.check_cancel().map(|()| 0)).await? {
+            Ok(begun) => begun,
+            Err(replay) => return Ok(replay),
+        };
+        let done = self.tools.stripe.cancel_intent(&begun.intent, None, &begun.provider_key).await;
+        let snapshot = self.known(&order, done).await?;
         self.take_over("cancel", 200, order, News::Intent(Box::new(snapshot))).await
     }
 
@@ -53,37 +63,67 @@ impl Work {
         reason: Option<String>,
         order: Order,
     ) -> Result<Reply, PaymentError> {
-        if let Some(replay) = self.replay(&order).await? {
-            return Ok(replay);
-        }
-        let payment = self.load_anew().await?;
-        let amount = payment.check_refund(amount_minor)?;
-        let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "refund", amount));
-        let done = self.tools.stripe.create_refund(&intent, Some(amount), reason.as_deref(), &key).await;
-        let refund = self.known(done).await?;
+        let begun = match self.begin("refund", &order, |payment| payment.check_refund(amount_minor)).await? {
+            Ok(begun) => begun,
+            Err(replay) => return Ok(replay),
+        };
+        let stripe = &self.tools.stripe;
+        let (amount, key) = (Some(begun.amount_minor), &begun.provider_key);
+        let done = stripe.create_refund(&begun.intent, amount, reason.as_deref(), key).await;
+        let refund = self.known(&order, done).await?;
         self.take_over("refund", 201, order, News::Refund(refund)).await
     }
 
-    /// The stored answer, where this very request was answered before. Asked here, behind the actor's mailbox, so that
-    /// the second of two equal requests sees what the first one committed.
-    async fn replay(&self, order: &Order) -> Result<Option<Reply>, PaymentError> {
-        let Some(key) = &order.key else { return Ok(None) };
-        let Some(known) = self.tools.store.load_answer(&key.scope, &key.key).await? else { return Ok(None) };
-        if known.fingerprint != key.fingerprint {
-            return Err(PaymentError::KeyMismatch);
+    /// Whether the order may be carried out; the inner error is the stored answer to the same order. The key and the
+    /// payment's next check are written down before the provider is asked, so that a crash after that is found out about,
+    /// and the same order afterwards is the same order.
+    async fn begin(
+        &mut self,
+        kind: &str,
+        order: &Order,
+        check: impl FnOnce(&Payment) -> Result<i64, Refusal>,
+    ) -> Result<Result<Begun, Reply>, PaymentError> {
+        let known = self.known_key(order).await?;
+        if let Some((_, body)) = known.as_ref().and_then(|known| known.answer.clone()) {
+            return Ok(Err(Reply::Answer { body, replayed: true }));
         }
-        Ok(known.answer.map(|(_, body)| Reply::Answer { body, replayed: true }))
+        let payment = self.load_anew().await?.clone();
+        // Begun before and not answered: the state may show its effect already, so it is not asked again.
+        let begun_before = known.and_then(|known| known.ordered).and_then(|ordered| ordered.parse().ok());
+        let amount_minor = begun_before.map_or_else(|| check(&payment), Ok)?;
+        let intent = payment.intent_id.clone().ok_or(Refusal::NotOpened)?;
+        let (store, now) = (&self.tools.store, self.tools.clock.now());
+        if let Some(key) = &order.key {
+            let expires_at = now + Duration::hours(ORDER_ANSWER_HOURS);
+            store.claim_key(key, self.id.uuid(), &amount_minor.to_string(), now, expires_at).await?;
+        }
+        store.schedule_check(&payment, Some(now + CHECK_UNANSWERED_AFTER)).await?;
+        let provider_key = provider_key(&payment, order, kind, amount_minor);
+        Ok(Ok(Begun { intent, amount_minor, provider_key }))
     }
 
-    /// Where the provider's outcome is not known, the payment asks again soon by itself.
-    async fn known<T>(&mut self, done: Result<T, crate::gateways::error::GatewayError>) -> Result<T, PaymentError> {
-        if let Err(error) = &done
-            && error.is_outcome_unknown()
-        {
+    /// What is known of the order's key. Asked here, behind the actor's mailbox, so that the second of two equal orders
+    /// sees what the first one committed.
+    async fn known_key(&self, order: &Order) -> Result<Option<KnownKey>, PaymentError> {
+        let Some(key) = &order.key else { return Ok(None) };
+        let known = self.tools.store.load_answer(&key.scope, &key.key).await?;
+        if known.as_ref().is_some_and(|known| known.fingerprint != key.fingerprint) {
+            return Err(PaymentError::KeyMismatch);
+        }
+        Ok(known)
+    }
+
+    /// The provider's answer. Where its outcome is not known, the payment asks again soon by itself and the key stays
+    /// claimed; where nothing happened, the key is free again.
+    async fn known<T>(&mut self, order: &Order, done: Result<T, GatewayError>) -> Result<T, PaymentError> {
+        let Err(error) = &done else { return Ok(done?) };
+        if error.is_outcome_unknown() {
             tracing::warn!(payment = %self.id, %error, "the outcome of an order is not known; the payment is checked soon");
             let at = self.tools.clock.now() + CHECK_UNKNOWN_AFTER;
             let payment = self.load().await?.clone();
             self.tools.store.schedule_check(&payment, Some(at)).await?;
+        } else if let Some(key) = &order.key {
+            self.tools.store.release_key(key).await?;
         }
         Ok(done?)
     }
@@ -106,7 +146,9 @@ impl Work {
             match self.commit(&before, change, cause, answer).await? {
                 MoveOutcome::Moved => return Ok(Reply::Answer { body, replayed: false }),
                 MoveOutcome::KeyTaken => {
-                    return self.replay(&order).await?.ok_or(PaymentError::Contended);
+                    let answer = self.known_key(&order).await?.and_then(|known| known.answer);
+                    let (_, body) = answer.ok_or(PaymentError::Contended)?;
+                    return Ok(Reply::Answer { body, replayed: true });
                 }
                 MoveOutcome::Conflict => {}
             }
@@ -140,8 +182,4 @@ fn as_event(refund: &RefundFact) -> ProviderEvent {
 fn provider_key(payment: &Payment, order: &Order, kind: &str, amount_minor: i64) -> String {
     let derived = || format!("{kind}-{}-{}-{amount_minor}", payment.id, payment.version);
     order.provider_key.clone().unwrap_or_else(derived)
-}
-
-fn intent_of(payment: &Payment) -> Result<String, PaymentError> {
-    Ok(payment.intent_id.clone().ok_or(crate::domain::payment::command::Refusal::NotOpened)?)
 }

@@ -21,7 +21,7 @@ pub(super) const DECISIONS: usize = 8;
 /// How long the answer to an event is kept: longer than Stripe repeats and lists events.
 const EVENT_ANSWER_DAYS: i64 = 35;
 /// How long the answer to an operator's request is kept.
-const ORDER_ANSWER_HOURS: i64 = 24;
+pub(super) const ORDER_ANSWER_HOURS: i64 = 24;
 /// The scope of the keys of the provider's events.
 pub const EVENT_SCOPE: &str = "stripe";
 
