@@ -163,6 +163,18 @@ impl TestApp {
         self.request(method, path).bearer_auth(ADMIN_KEY)
     }
 
+    /// Sends bytes that no client would, and shows what comes back until the connection closes.
+    pub async fn speak(&self, bytes: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let address = self.url.strip_prefix("http://").expect("an address");
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(bytes.as_bytes()).await.expect("it listens");
+        let mut answer = Vec::new();
+        // A refused body may end in a reset; what was said before it counts.
+        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
     /// Status and JSON of a GET with the operator's key.
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
         read(self.operator(Method::GET, path)).await
