@@ -4,5 +4,7 @@
 
 mod support;
 
+mod access;
 mod bad_input;
 mod life;
+mod webhooks;
