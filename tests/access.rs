@@ -184,7 +184,7 @@ async fn a_donation_is_shown_to_its_own_token_and_to_operators_and_to_nobody_els
 
 #[tokio::test]
 async fn no_log_knows_a_donor_a_key_a_token_or_a_secret_whatever_goes_wrong() {
-    let setup = Setup::new().await.with("RUST_LOG", "debug");
+    let setup = Setup::new().await.with("RUST_LOG", "trace");
     let app = setup.with("SMTP_URL", "smtp://canaryuser:canarypassword@127.0.0.1:1").start().await;
     let campaign = app.campaign().await;
     let body = json!({
