@@ -2,6 +2,8 @@
 //!
 //! Every test starts the real program as a process of its own, on a database cloned for it alone.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so and ends")]
+
 mod support;
 
 mod access;
