@@ -11,12 +11,15 @@ use tracing_subscriber::EnvFilter;
 use crate::gateways::broker::LOG_DIRECTIVE;
 
 /// Libraries tell of every idle worker and every migration that is in place already; we say what matters of that.
-const DEFAULT_FILTER: &str = "info,actix_server=warn,refinery_core=warn,tokio_postgres=warn";
+const DEFAULT_FILTER: &str = "info,actix_server=warn,refinery_core=warn";
+
+/// What no `RUST_LOG` changes: these libraries log donors' data, tokio-postgres the parameters of every statement at debug.
+const FIXED: [&str; 2] = [LOG_DIRECTIVE, "tokio_postgres=warn"];
 
 /// Starts logging to standard error, as JSON or for people. `RUST_LOG` says how much.
 pub fn start(json: bool) {
     let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    if let Ok(directive) = LOG_DIRECTIVE.parse() {
+    for directive in FIXED.iter().filter_map(|directive| directive.parse().ok()) {
         filter = filter.add_directive(directive);
     }
     let colours = std::io::stderr().is_terminal();

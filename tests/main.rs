@@ -2,6 +2,11 @@
 //!
 //! Every test starts the real program as a process of its own, on a database cloned for it alone.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so and ends")]
+
 mod support;
 
+mod access;
+mod bad_input;
 mod life;
+mod webhooks;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::AppState;
 use super::access::may_see;
 use super::campaigns::checked;
-use super::extract::{Json, path_id, query, traceparent};
+use super::extract::{Json, object, path_id, query, traceparent};
 use super::idempotency::{answer, claimed_key};
 use super::problem::{FieldError, Problem};
 use crate::actors::committer::{CommitAnswer, CommitCreation};
@@ -40,6 +40,7 @@ pub struct DonationRequest {
     campaign_id: uuid::Uuid,
     amount_minor: i64,
     currency: String,
+    #[serde(deserialize_with = "object")]
     donor: DonorRequest,
     #[serde(default)]
     anonymous: bool,

@@ -1,5 +1,7 @@
 //! What handlers take out of requests: JSON bodies with pointers to what is wrong, identifiers, lists, trace context.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -7,7 +9,9 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::BODY_MAX_BYTES;
@@ -80,23 +84,54 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
     // An empty body where every field is optional says nothing, and that is allowed to be said shortly.
     let raw = if raw.is_empty() { b"{}" } else { raw };
     let mut deserializer = serde_json::Deserializer::from_slice(raw);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value: Object<T> = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let detail = error.inner().to_string();
         Problem::malformed(vec![FieldError { pointer: pointer(&path, &detail), detail: without_place(&detail) }])
     })?;
     deserializer.end().map_err(|error| Problem::malformed(vec![FieldError::new("", error)]))?;
-    Ok(value)
+    Ok(value.0)
 }
 
-/// serde's path as a JSON Pointer; serde points to the parent of an unknown or missing field, we to the field.
+/// Something that is written as a JSON object. serde would also read its fields from an array, by position: then a
+/// field that we add one day would change what such a request says.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        object(deserializer).map(Self)
+    }
+}
+
+/// For a field whose value is an object: `#[serde(deserialize_with = "object")]`.
+pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Fields<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_map(Fields(PhantomData))
+}
+
+/// serde's path as a JSON Pointer; serde points to the parent of an unknown, missing or repeated field, we to
+/// the field.
 fn pointer(path: &str, detail: &str) -> String {
     let mut pointer = String::new();
     for part in path.split(['.', '[', ']']).filter(|part| !part.is_empty() && *part != "?") {
         pointer.push('/');
         pointer.push_str(&part.replace('~', "~0").replace('/', "~1"));
     }
-    let named = ["unknown field `", "missing field `"].iter().find_map(|start| detail.strip_prefix(start));
+    let named =
+        ["unknown field `", "missing field `", "duplicate field `"].iter().find_map(|start| detail.strip_prefix(start));
     if let Some(field) = named.and_then(|rest| rest.split('`').next())
         && !pointer.ends_with(&format!("/{field}"))
     {
@@ -151,8 +186,6 @@ pub fn bearer(request: &HttpRequest) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -182,6 +215,8 @@ mod tests {
         assert_eq!(pointer_of(r#"{"amount_minor": 1, "inner": {"email": "a", "x": 1}}"#), "/inner/x");
         assert_eq!(pointer_of(r#"{"amount_minor": 1, "inner": {}}"#), "/inner/email");
         assert_eq!(pointer_of("{}"), "/amount_minor");
+        assert_eq!(pointer_of(r#"{"amount_minor": 1, "amount_minor": 2}"#), "/amount_minor");
         assert_eq!(pointer_of("rubbish"), "");
+        assert_eq!(pointer_of("[1, null]"), "", "fields have names");
     }
 }

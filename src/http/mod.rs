@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use actix::Addr;
-use actix_web::web;
+use actix_web::http::Method;
+use actix_web::{Resource, Route, web};
 use tokio::sync::broadcast;
 
 use crate::actors::bridge::Bridge;
@@ -84,31 +85,37 @@ pub struct AppState {
 
 /// Adds every route of ours.
 pub fn configure(cfg: &mut web::ServiceConfig) {
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PATCH: Method = Method::PATCH;
     cfg.service(
         web::scope("/api/v1")
-            .service(
-                web::resource("/campaigns")
-                    .route(web::get().to(campaigns::list))
-                    .route(web::post().to(campaigns::create)),
-            )
-            .service(
-                web::resource("/campaigns/{id}")
-                    .route(web::get().to(campaigns::show))
-                    .route(web::patch().to(campaigns::change)),
-            )
-            .service(web::resource("/campaigns/{id}/totals").route(web::get().to(totals::show)))
-            .service(web::resource("/donations").route(web::post().to(donations::create)))
-            .service(web::resource("/donations/{id}").route(web::get().to(donations::show)))
-            .service(web::resource("/payments").route(web::get().to(payments::list)))
-            .service(web::resource("/payments/{id}").route(web::get().to(payments::show)))
-            .service(web::resource("/payments/{id}/timeline").route(web::get().to(payments::timeline)))
-            .service(web::resource("/payments/{id}/capture").route(web::post().to(payments::capture)))
-            .service(web::resource("/payments/{id}/cancel").route(web::post().to(payments::cancel)))
-            .service(web::resource("/payments/{id}/refunds").route(web::post().to(payments::refund)))
+            .service(resource("/campaigns", [(GET, web::to(campaigns::list)), (POST, web::to(campaigns::create))]))
+            .service(resource(
+                "/campaigns/{id}",
+                [(GET, web::to(campaigns::show)), (PATCH, web::to(campaigns::change))],
+            ))
+            .service(resource("/campaigns/{id}/totals", [(GET, web::to(totals::show))]))
+            .service(resource("/donations", [(POST, web::to(donations::create))]))
+            .service(resource("/donations/{id}", [(GET, web::to(donations::show))]))
+            .service(resource("/payments", [(GET, web::to(payments::list))]))
+            .service(resource("/payments/{id}", [(GET, web::to(payments::show))]))
+            .service(resource("/payments/{id}/timeline", [(GET, web::to(payments::timeline))]))
+            .service(resource("/payments/{id}/capture", [(POST, web::to(payments::capture))]))
+            .service(resource("/payments/{id}/cancel", [(POST, web::to(payments::cancel))]))
+            .service(resource("/payments/{id}/refunds", [(POST, web::to(payments::refund))]))
             .default_service(web::to(problem::no_such_route)),
     )
-    .service(web::resource("/webhooks/stripe").route(web::post().to(webhooks::stripe)))
-    .service(web::resource("/health/live").route(web::get().to(operations::live)))
-    .service(web::resource("/health/ready").route(web::get().to(operations::ready)))
-    .service(web::resource("/metrics").route(web::get().to(operations::metrics)));
+    .service(resource("/webhooks/stripe", [(POST, web::to(webhooks::stripe))]))
+    .service(resource("/health/live", [(GET, web::to(operations::live))]))
+    .service(resource("/health/ready", [(GET, web::to(operations::ready))]))
+    .service(resource("/metrics", [(GET, web::to(operations::metrics))]));
+}
+
+/// What can be done at `path`; any other method is answered with 405 and the list of these.
+fn resource<const N: usize>(path: &str, routes: [(Method, Route); N]) -> Resource {
+    let allow = routes.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(", ");
+    let others = web::to(move || problem::no_such_method(allow.clone()));
+    let resource = web::resource(path).default_service(others);
+    routes.into_iter().fold(resource, |resource, (method, route)| resource.route(route.method(method)))
 }

@@ -137,6 +137,18 @@ pub async fn no_such_route() -> Result<HttpResponse, Problem> {
     Err(Problem::not_found("route"))
 }
 
+/// What is answered where a route is, but not for this method; `allow` lists those that there are.
+pub async fn no_such_method(allow: String) -> HttpResponse {
+    let detail = format!("This can be done here: {allow}.");
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail);
+    let mut response = problem.error_response();
+    // Made of the names of methods: it cannot fail to be a header.
+    if let Ok(allow) = header::HeaderValue::try_from(allow) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.status.as_u16(), self.title, self.detail)

@@ -29,7 +29,7 @@ use services::{TestDatabase, create_database, template, unique_prefix, wait_unti
 
 /// Generous: it is for a test that fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-const ADMIN_KEY: &str = "test-admin-key-0123456789";
+pub const ADMIN_KEY: &str = "test-admin-key-0123456789";
 pub const WEBHOOK_SECRET: &str = "whsec_test";
 pub const SANDBOX_KEY: &str = "sk_test_sandbox";
 
@@ -82,6 +82,35 @@ impl Setup {
         &self.prefix
     }
 
+    /// The program with these settings, without a subcommand yet.
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_careforall"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("CAREFORALL_LISTEN", "127.0.0.1:0")
+            .env("CAREFORALL_DATA_DIR", self.data_dir.path())
+            .env("CAREFORALL_ADMIN_KEY", ADMIN_KEY)
+            .env("CAREFORALL_RATE_LIMIT", "off")
+            .env("CAREFORALL_PREFIX", &self.prefix)
+            .env("DATABASE_URL", self.database.url())
+            .env("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET)
+            .env("RUST_LOG", "info")
+            .envs(&self.env)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a subcommand to its end: exit code, standard output, standard error.
+    pub async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = self.command();
+        command.args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("its end");
+        let output = output.expect("the program starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code().expect("no signal ended it"), text(output.stdout), text(output.stderr))
+    }
+
     /// Starts the program and waits until it is ready.
     pub async fn start(self) -> TestApp {
         TestApp::start(self).await
@@ -117,24 +146,9 @@ pub struct TestApp {
 
 impl TestApp {
     async fn start(setup: Setup) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_careforall"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(setup.data_dir.path().join("log"));
-        command
-            .arg("serve")
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("CAREFORALL_LISTEN", "127.0.0.1:0")
-            .env("CAREFORALL_DATA_DIR", setup.data_dir.path())
-            .env("CAREFORALL_ADMIN_KEY", ADMIN_KEY)
-            .env("CAREFORALL_RATE_LIMIT", "off")
-            .env("CAREFORALL_PREFIX", &setup.prefix)
-            .env("DATABASE_URL", setup.database.url())
-            .env("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET)
-            .env("RUST_LOG", "info")
-            .envs(&setup.env)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log.expect("a log"));
+        let mut command = setup.command();
+        command.arg("serve").stdout(Stdio::piped()).stderr(log.expect("a log"));
         let mut child = command.spawn().expect("the program starts");
         let stdout = child.stdout.take().expect("its output");
         let url = tokio::task::spawn_blocking(move || {
@@ -161,6 +175,18 @@ impl TestApp {
     /// A request with the operator's key.
     pub fn operator(&self, method: Method, path: &str) -> RequestBuilder {
         self.request(method, path).bearer_auth(ADMIN_KEY)
+    }
+
+    /// Sends bytes that no client would, and shows what comes back until the connection closes.
+    pub async fn speak(&self, bytes: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let address = self.url.strip_prefix("http://").expect("an address");
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(bytes.as_bytes()).await.expect("it listens");
+        let mut answer = Vec::new();
+        // A refused body may end in a reset; what was said before it counts.
+        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     /// Status and JSON of a GET with the operator's key.
@@ -270,6 +296,25 @@ impl TestApp {
         let secret = WebhookSecret::new(WEBHOOK_SECRET).expect("a secret");
         let header = sign(&secret, timestamp, body.as_bytes());
         read(self.request(Method::POST, "/webhooks/stripe").header("Stripe-Signature", header).body(body)).await
+    }
+
+    /// Posts a webhook with this signature header, or without one: status, whether it was replayed, answer.
+    pub async fn webhook_with(&self, header: Option<&str>, body: impl Into<Vec<u8>>) -> (StatusCode, bool, Value) {
+        let request = self.request(Method::POST, "/webhooks/stripe").body(body.into());
+        let request = match header {
+            Some(header) => request.header("Stripe-Signature", header),
+            None => request,
+        };
+        let answer = request.send().await.expect("an answer");
+        let replayed = answer.headers().get("Idempotent-Replayed").is_some_and(|value| value == "true");
+        (answer.status(), replayed, answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// A second process of the same installation, which pays with this one's sandbox.
+    pub async fn second(&self) -> Self {
+        let sandbox = format!("{}/sandbox/stripe", self.url);
+        let setup = self.setup.clone().with("STRIPE_API_BASE", sandbox).with("STRIPE_SECRET_KEY", SANDBOX_KEY);
+        setup.start().await
     }
 
     /// The mails that were written, as text.
@@ -391,6 +436,11 @@ pub fn text(value: &Value) -> &str {
 /// Seconds since the Unix epoch.
 pub fn now() -> i64 {
     careforall::clock::Clock::System.unix_seconds()
+}
+
+/// The header of a good signature of `body`, made at `timestamp` under `secret`.
+pub fn signature(secret: &str, timestamp: i64, body: &[u8]) -> String {
+    sign(&WebhookSecret::new(secret).expect("a secret"), timestamp, body)
 }
 
 /// One of Stripe's events about the intent of `donation`, as Stripe would send it.

@@ -36,7 +36,7 @@ impl Work {
     pub async fn run(&mut self, command: Command) -> Result<Reply, PaymentError> {
         match command {
             Command::Open { fresh } => self.open(fresh).await,
-            Command::Apply { event, traceparent } => self.apply(&event, traceparent).await.map(Reply::Verdict),
+            Command::Apply { event, traceparent } => self.take_in(&event, traceparent).await.map(Reply::Verdict),
             Command::Capture { amount_minor, order } => self.capture(amount_minor, order).await,
             Command::Cancel { order } => self.cancel(order).await,
             Command::Refund { amount_minor, reason, order } => self.refund(amount_minor, reason, order).await,
@@ -59,6 +59,20 @@ impl Work {
     pub async fn load_anew(&mut self) -> Result<&Payment, PaymentError> {
         self.payment = None;
         self.load().await
+    }
+
+    /// Applies an event. One that tells us our intent is followed by those that were parked for want of it.
+    async fn take_in(
+        &mut self,
+        event: &ProviderEvent,
+        traceparent: Option<String>,
+    ) -> Result<EventAnswer, PaymentError> {
+        let had_intent = self.load().await?.intent_id.is_some();
+        let answer = self.apply(event, traceparent).await?;
+        if !had_intent && self.load().await?.intent_id.is_some() {
+            self.take_up_parked().await?;
+        }
+        Ok(answer)
     }
 
     /// Applies an event, asking the provider where events alone cannot decide.

@@ -52,6 +52,16 @@ impl fmt::Debug for SmtpRelay {
     }
 }
 
+impl Drop for SmtpRelay {
+    /// The last clone's pool says goodbye from a task of the runtime, and panics where there is none any more: when the
+    /// process ends. Then it is left alone; its sockets close with the process.
+    fn drop(&mut self) {
+        if tokio::runtime::Handle::try_current().is_err() {
+            std::mem::forget(self.transport.clone());
+        }
+    }
+}
+
 impl SmtpRelay {
     pub(super) fn from_url(text: &str) -> Result<Self, MailError> {
         let url = Url::parse(text).map_err(|error| settings(&format!("SMTP_URL is not a URL: {error}")))?;
