@@ -25,6 +25,8 @@ const IN_FLIGHT: usize = 16 * 1024;
 const CHECKS: Duration = Duration::from_secs(2);
 const CHECKS_BATCH: i64 = 200;
 const CHECKS_LEASE_S: i64 = 60;
+/// Events are taken up when their payment appears; one that waits longer than this was left behind by a crash.
+const PARKED_TOO_LONG: time::Duration = time::Duration::seconds(30);
 /// The registry's own mailbox.
 const MAILBOX: usize = 1024;
 
@@ -159,8 +161,13 @@ impl Registry {
         let job = async move {
             let due = tools.store.claim_due_checks(tools.clock.now(), CHECKS_LEASE_S, CHECKS_BATCH).await;
             match due {
-                Ok(due) => drop(due.into_iter().map(|id| payments.spawn(id, Command::Check)).collect::<Vec<_>>()),
+                Ok(due) => due.into_iter().for_each(|id| drop(payments.spawn(id, Command::Check))),
                 Err(error) => tracing::warn!(%error, "due checks cannot be read"),
+            }
+            let then = tools.clock.now() - PARKED_TOO_LONG;
+            match tools.store.find_parked_payments(then, CHECKS_BATCH).await {
+                Ok(late) => late.into_iter().for_each(|id| drop(payments.spawn(id, Command::TakeUpParked))),
+                Err(error) => tracing::warn!(%error, "parked events cannot be read"),
             }
         };
         ctx.spawn(job.into_actor(self).map(|(), act, ctx| act.look_again(ctx)));

@@ -204,6 +204,7 @@ const PARKED_BATCH: i64 = 100;
 
 const PARK: &str = include_str!("../../sql/queries/payments/park_event.sql");
 const LOAD_PARKED: &str = include_str!("../../sql/queries/payments/load_parked.sql");
+const FIND_PARKED_PAYMENTS: &str = include_str!("../../sql/queries/payments/find_parked_payments.sql");
 const PURGE_PARKED: &str = include_str!("../../sql/queries/payments/purge_parked.sql");
 const UNPARK: &str = include_str!("../../sql/queries/payments/unpark_event.sql");
 
@@ -226,6 +227,13 @@ impl Store {
         let client = self.pools.reader().await?;
         let rows = query(&client, LOAD_PARKED, &[&intent_id, &payment.uuid(), &PARKED_BATCH]).await?;
         Ok(rows.iter().map(|row| ParkedEvent { event_id: row.get("event_id"), body: row.get("body") }).collect())
+    }
+
+    /// At most `limit` payments for which an event has been parked since before `then` though they are known.
+    pub async fn find_parked_payments(&self, then: OffsetDateTime, limit: i64) -> Result<Vec<PaymentId>, StoreError> {
+        let client = self.pools.reader().await?;
+        let rows = query(&client, FIND_PARKED_PAYMENTS, &[&then, &limit]).await?;
+        Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
     }
 
     /// Forgets at most `limit` events that were parked before `then` and never found a payment; returns how many.

@@ -80,6 +80,8 @@ pub enum Command {
         /// Who asks.
         order: Order,
     },
+    /// Apply the events that were parked before the payment was known.
+    TakeUpParked,
     /// Ask the provider how it stands.
     Check,
     /// Show the state.

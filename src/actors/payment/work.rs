@@ -40,6 +40,10 @@ impl Work {
             Command::Capture { amount_minor, order } => self.capture(amount_minor, order).await,
             Command::Cancel { order } => self.cancel(order).await,
             Command::Refund { amount_minor, reason, order } => self.refund(amount_minor, reason, order).await,
+            Command::TakeUpParked => {
+                self.take_up_parked().await?;
+                Ok(Reply::State(Box::new(self.load().await?.clone())))
+            }
             Command::Check => self.check().await,
             Command::Get => Ok(Reply::State(Box::new(self.load().await?.clone()))),
             #[cfg(test)]
