@@ -229,3 +229,6 @@ impl Registry {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;
