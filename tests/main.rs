@@ -2,11 +2,16 @@
 //!
 //! Every test starts the real program as a process of its own, on a database cloned for it alone.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so and ends")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so and ends")]
 
 mod support;
 
 mod access;
 mod bad_input;
+mod crash;
 mod life;
+mod outage;
+mod replicas;
+mod sql;
+mod totals;
 mod webhooks;

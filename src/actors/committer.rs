@@ -464,3 +464,6 @@ commits! {
     CommitAnswer => answers, (), |msg: CommitAnswer| msg.0;
     CommitVerdict => verdicts, (), |msg: CommitVerdict| msg.0;
 }
+
+#[cfg(test)]
+mod tests;

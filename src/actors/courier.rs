@@ -25,6 +25,9 @@ const BATCH: i64 = 64;
 const SIDE_BY_SIDE: usize = 8;
 /// Longer than a batch takes when every delivery runs into its timeout.
 const LEASE_S: i64 = 600;
+/// How often an attempt that could not be written down is written again, and the first pause, which doubles.
+const SETTLE_RETRIES: u32 = 6;
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// The safety net under the wake, and the clock of retries.
 const POLL: Duration = Duration::from_secs(2);
 /// How much of a provider's words is kept.
@@ -101,9 +104,22 @@ impl Desk {
         let attempt = self.judge(&notice, sent, duration_ms);
         METRICS.notification_attempts.with_label_values(&[CHANNEL, attempt.outcome]).inc();
         // Should this fail, the lease runs out and the message is sent again: at least once.
-        if let Err(error) = self.store.settle_notice(&attempt).await {
+        if let Err(error) = self.settle(&attempt).await {
             tracing::warn!(%error, notice = %notice.id, "an attempt cannot be written down; the message may go out again");
         }
+    }
+
+    /// Writes an attempt down, more than once if need be: writing it twice changes nothing, sending a mail twice does.
+    async fn settle(&self, attempt: &Attempt) -> Result<(), StoreError> {
+        let mut pause = SETTLE_PAUSE;
+        for _ in 0..SETTLE_RETRIES {
+            match self.store.settle_notice(attempt).await {
+                Err(error) if error.is_passing() => tokio::time::sleep(pause).await,
+                settled => return settled,
+            }
+            pause *= 2;
+        }
+        self.store.settle_notice(attempt).await
     }
 
     fn mail(&self, notice: &DueNotice) -> Mail {

@@ -17,4 +17,6 @@ pub mod notification;
 pub mod outbox;
 pub mod payment;
 pub mod registry;
+#[cfg(test)]
+mod testing;
 pub mod totals;

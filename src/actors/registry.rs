@@ -236,3 +236,6 @@ impl Registry {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

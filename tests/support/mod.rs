@@ -12,6 +12,7 @@
 )]
 
 pub mod broker;
+pub mod crowd;
 pub mod proxy;
 pub mod services;
 
@@ -141,6 +142,8 @@ pub struct TestApp {
     /// Speaks to it.
     pub http: reqwest::Client,
     child: Child,
+    /// The test's own connection to the database, made when it is first used.
+    sql: tokio::sync::OnceCell<tokio_postgres::Client>,
     finished: bool,
 }
 
@@ -164,7 +167,7 @@ impl TestApp {
             let _ = child.wait();
             panic!("the program did not start:\n{}", log_of(setup.data_dir.path()));
         };
-        Self { url, setup, http, child, finished: false }
+        Self { url, setup, http, child, sql: tokio::sync::OnceCell::new(), finished: false }
     }
 
     /// A request to `path`.
@@ -329,7 +332,7 @@ impl TestApp {
 
     /// A number out of the database.
     pub async fn count(&self, sql: &str) -> i64 {
-        let client = self.setup.database.connect().await;
+        let client = self.sql.get_or_init(async || self.setup.database.connect().await).await;
         client.query_one(sql, &[]).await.expect("a count").get(0)
     }
 
@@ -351,6 +354,12 @@ impl TestApp {
         self.child.wait().expect("it ended");
         self.finished = true;
         self.setup.clone()
+    }
+
+    /// Sends it SIGKILL while others still speak to it; [`TestApp::kill`] follows.
+    pub fn kill_now(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is running");
     }
 
     /// Ends it in order.

@@ -150,7 +150,18 @@ fn url_of(database: &str) -> String {
 async fn connect(url: &str) -> Client {
     let mut config: Config = url.parse().expect("DATABASE_URL is a Postgres URL");
     config.connect_timeout(Duration::from_secs(10));
-    let (client, connection) = config.connect(NoTls).await.expect("the tests need a Postgres: see `make test`");
-    tokio::spawn(connection);
-    client
+    let end = Instant::now() + DATABASE_DEADLINE;
+    loop {
+        match config.connect(NoTls).await {
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                return client;
+            }
+            // Other tests are using them all; they end.
+            Err(error) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) && Instant::now() < end => {
+                sleep(POLL).await;
+            }
+            Err(error) => panic!("the tests need a Postgres: see `make test`: {error:?}"),
+        }
+    }
 }

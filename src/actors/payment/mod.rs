@@ -86,9 +86,12 @@ pub enum Command {
     Check,
     /// Show the state.
     Get,
-    /// Panic, so that a test can see the registry revive it.
+    /// Panic so many times, then show the state, so that a test can see the registry revive it.
     #[cfg(test)]
-    Panic,
+    Panic {
+        /// How many times are left.
+        times: Arc<std::sync::atomic::AtomicU32>,
+    },
 }
 
 /// An operator's order.

@@ -1,0 +1,62 @@
+//! What shares a commit and what does not, on a real Postgres.
+
+use std::future::Future;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::FuturesUnordered;
+
+use super::*;
+use crate::actors::testing::{World, creation};
+use crate::domain::ids::CampaignId;
+
+fn run(test: impl Future<Output = ()>) {
+    actix_rt::System::new().block_on(test);
+}
+
+#[test]
+fn a_bad_item_fails_alone_and_the_rest_of_its_batch_is_committed() {
+    run(async {
+        let world = World::new().await;
+        // The table's check refuses zero; nothing before it did.
+        let amounts = (0..100_i64).map(|at| if at == 50 { 0 } else { 100 + at });
+        let commits = join_all(amounts.map(|amount| world.commit(world.creation(amount)))).await;
+        for (at, committed) in commits.into_iter().enumerate() {
+            match committed {
+                Err(CommitError::Refused(reason)) if at == 50 => assert!(reason.contains("23514"), "{reason}"),
+                Ok(CreationOutcome::Recorded { .. }) if at != 50 => {}
+                other => panic!("{at}: {other:?}"),
+            }
+        }
+        assert_eq!(world.count("select count(*) from donations.donations").await, 99);
+        assert_eq!(world.count("select count(*) from donations.outbox_events").await, 99);
+        assert_eq!(world.count("select count(*) from payments.payment_transactions").await, 99);
+    });
+}
+
+#[test]
+fn what_comes_after_a_bad_item_is_committed_too() {
+    run(async {
+        let world = World::new().await;
+        assert!(matches!(world.commit(world.creation(0)).await, Err(CommitError::Refused(_))));
+        assert!(world.commit(world.creation(100)).await.is_ok());
+    });
+}
+
+#[test]
+fn whoever_comes_when_too_much_waits_is_told_so_at_once() {
+    run(async {
+        // A server that takes connections and never says a word: nothing is ever written.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://nobody@{}/nothing", silent.local_addr().unwrap());
+        let (moved, _) = tokio::sync::broadcast::channel(1);
+        let store = Store::new(url.parse().unwrap()).unwrap();
+        let committer = Committer::new(store, Clock::System, moved).start();
+        let campaign = CampaignId::at(Clock::System.now());
+        let more_than_fits = WAITING + WRITERS * BATCH + 1;
+        let mut waiting: FuturesUnordered<_> =
+            (0..more_than_fits).map(|_| committer.send(CommitCreation(creation(campaign, 100)))).collect();
+        let first = waiting.next().await.unwrap().unwrap();
+        assert!(matches!(first, Err(CommitError::Overloaded)), "{first:?}");
+    });
+}

@@ -1,0 +1,137 @@
+//! The statements: all of them fit the schema, all of them are used, none of them reads a whole table of money.
+
+use std::path::{Path, PathBuf};
+
+use tokio_postgres::Client;
+
+use crate::support::Setup;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn files_below(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path, extension));
+        } else if path.extension().is_some_and(|it| it == extension) {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn queries() -> Vec<PathBuf> {
+    files_below(&Path::new(ROOT).join("sql/queries"), "sql")
+}
+
+fn query(name: &str) -> String {
+    std::fs::read_to_string(Path::new(ROOT).join("sql/queries").join(name)).unwrap()
+}
+
+#[tokio::test]
+async fn every_statement_fits_the_migrated_schema() {
+    let setup = Setup::new().await;
+    let client = setup.database.connect().await;
+    for path in queries() {
+        let sql = std::fs::read_to_string(&path).unwrap();
+        // A utility statement has no plan to prepare.
+        let outcome = if path.ends_with("totals/refresh_view.sql") {
+            client.batch_execute(&sql).await
+        } else {
+            client.prepare(&sql).await.map(drop)
+        };
+        assert!(outcome.is_ok(), "{}: {outcome:?}", path.display());
+    }
+}
+
+#[test]
+fn every_statement_is_used() {
+    let sources: Vec<String> = files_below(&Path::new(ROOT).join("src"), "rs")
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    for path in queries() {
+        let name = path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned();
+        assert!(sources.iter().any(|source| source.contains(&name)), "{name} is used nowhere");
+    }
+}
+
+#[tokio::test]
+async fn the_ledger_takes_no_deletion_and_no_truncation() {
+    let setup = Setup::new().await;
+    let client = setup.database.connect().await;
+    for statement in ["delete from payments.ledger_entries", "truncate payments.ledger_entries"] {
+        let refusal = client.batch_execute(statement).await.unwrap_err();
+        let message = refusal.as_db_error().unwrap().message().to_owned();
+        assert!(message.contains("append-only"), "{statement}: {message}");
+    }
+}
+
+/// Fifty thousand payments of a hundred campaigns with all that belongs to them. Of a few thousand rows, the planner
+/// rather reads a whole table than follow the hundred rows that it expects of any JSON parameter.
+const FIFTY_THOUSAND: &str = "
+    insert into donations.campaigns (id, slug, title, currency, status, created_at, updated_at)
+    select ('00000000-0000-7000-8000-' || lpad(to_hex(c), 12, '0'))::uuid, 'c' || c, 'C', 'EUR', 'ACTIVE', now(), now()
+      from generate_series(1, 100) c;
+    insert into payments.payment_transactions (id, donation_id, campaign_id, donor_key, amount_minor, currency,
+                                               manual_capture, intent_id, status, version, captured_minor, check_at,
+                                               created_at, updated_at)
+    select ('00000000-0000-7000-9000-' || lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(),
+           ('00000000-0000-7000-8000-' || lpad(to_hex(n % 100 + 1), 12, '0'))::uuid, gen_random_uuid(), 100, 'EUR',
+           false, 'pi_' || n, 'CAPTURED', 4, 100, null, now(), now()
+      from generate_series(1, 50000) n;
+    insert into donations.donations (id, payment_id, campaign_id, amount_minor, currency, donor_name, donor_email,
+                                     anonymous, status, version, created_at, updated_at)
+    select donation_id, id, campaign_id, amount_minor, currency, 'Jo', 'jo@example.org', false, 'COMPLETED', 4, now(),
+           now()
+      from payments.payment_transactions;
+    insert into payments.ledger_entries (campaign_id, payment_id, kind, amount_minor, currency, donations_delta,
+                                         donors_delta, version, created_at)
+    select campaign_id, id, 'CAPTURE', 100, 'EUR', 1, 1, 4, now() from payments.payment_transactions;
+    insert into payments.payment_state_history (payment_id, move_id, at, kind, source, verdict, reason, to_status, version)
+    select id, gen_random_uuid(), now(), 'test', 'system', 'applied', 'test', 'CAPTURED', step
+      from payments.payment_transactions, generate_series(1, 4) as step;
+    insert into donations.outbox_events (id, aggregate_id, partition, event_type, body, created_at)
+    select gen_random_uuid(), id, 3, 'payment.completed', '{}', now() from payments.payment_transactions;
+    refresh materialized view payments.campaign_totals;
+    analyze;";
+
+/// The plan that is used whatever the parameters are.
+async fn plan(client: &Client, sql: &str, arguments: &str) -> String {
+    client.batch_execute("set plan_cache_mode = force_generic_plan").await.unwrap();
+    client.batch_execute(&format!("prepare it as {sql}")).await.unwrap();
+    let messages = client.simple_query(&format!("explain execute it({arguments})")).await.unwrap();
+    client.batch_execute("deallocate it").await.unwrap();
+    let line = |message: &tokio_postgres::SimpleQueryMessage| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    messages.iter().filter_map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn no_hot_statement_reads_a_whole_table() {
+    let setup = Setup::new().await;
+    let client = setup.database.connect().await;
+    client.batch_execute(FIFTY_THOUSAND).await.unwrap();
+    let campaign = "'00000000-0000-7000-8000-000000000001'";
+    let payment = "'00000000-0000-7000-9000-000000000001'";
+    let empty = "'[]', '[]', '[]', '[]', '[]', '[]'";
+    let hot = [
+        ("totals/read_view.sql", campaign.to_owned()),
+        ("payments/load_payment.sql", payment.to_owned()),
+        ("payments/find_by_intent.sql", "'pi_1'".to_owned()),
+        ("payments/load_timeline.sql", format!("{payment}, 0, 100")),
+        ("payments/move_payments.sql", empty.to_owned()),
+        ("outbox/claim_events.sql", "'{0,1,2,3}', now(), 500".to_owned()),
+        ("donations/load_donation.sql", payment.to_owned()),
+    ];
+    let tables = ["payment_transactions", "ledger_entries", "outbox_events", "donations", "payment_state_history"];
+    for (name, arguments) in hot {
+        let plan = plan(&client, &query(name), &arguments).await;
+        for table in tables {
+            assert!(!plan.contains(&format!("Seq Scan on {table} ")), "{name} reads all of {table}:\n{plan}");
+        }
+    }
+}
