@@ -122,8 +122,11 @@ impl Work {
             let at = self.tools.clock.now() + CHECK_UNKNOWN_AFTER;
             let payment = self.load().await?.clone();
             self.tools.store.schedule_check(&payment, Some(at)).await?;
-        } else if let Some(key) = &order.key {
-            self.tools.store.release_key(key).await?;
+        } else {
+            if let Some(key) = &order.key {
+                self.tools.store.release_key(key).await?;
+            }
+            self.check_by_schedule().await?;
         }
         Ok(done?)
     }
@@ -137,6 +140,7 @@ impl Work {
             let shown = Payment { updated_at: if change.is_some() { now } else { before.updated_at }, ..after.clone() };
             let body =
                 serde_json::to_string(&shown.view()).map_err(|error| PaymentError::Internal(error.to_string()))?;
+            let is_news = change.is_some();
             let answer = order.key.clone().map(|key| order_answer(key, status, &body, now));
             let cause = Cause {
                 source: "operator",
@@ -144,7 +148,12 @@ impl Work {
                 ..Cause::of_provider(kind, verdict, format!("ordered by {}; {reason}", order.operator))
             };
             match self.commit(&before, change, cause, answer).await? {
-                MoveOutcome::Moved => return Ok(Reply::Answer { body, replayed: false }),
+                MoveOutcome::Moved => {
+                    if !is_news {
+                        self.check_by_schedule().await?;
+                    }
+                    return Ok(Reply::Answer { body, replayed: false });
+                }
                 MoveOutcome::KeyTaken => {
                     let answer = self.known_key(&order).await?.and_then(|known| known.answer);
                     let (_, body) = answer.ok_or(PaymentError::Contended)?;

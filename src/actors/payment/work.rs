@@ -190,6 +190,13 @@ impl Work {
         Ok(Reply::State(Box::new(payment)))
     }
 
+    /// Takes back an early check that an order set for the case of a crash.
+    pub async fn check_by_schedule(&mut self) -> Result<(), PaymentError> {
+        let payment = self.load().await?.clone();
+        let at = next_check(&payment, self.tools.clock.now());
+        Ok(self.tools.store.schedule_check(&payment, at).await?)
+    }
+
     /// Writes a decision, and believes it only if it was written.
     pub async fn commit(
         &mut self,
