@@ -95,8 +95,9 @@ pub fn decide(payment: &Payment, event: &ProviderEvent, answer: Option<&IntentSn
 pub fn adopt(payment: &Payment, snapshot: &IntentSnapshot, at: Option<i64>) -> Decision {
     let mut after = payment.clone();
     let target = match snapshot.status {
-        IntentStatus::RequiresPaymentMethod => snapshot.last_error.as_ref().map(|_| PaymentStatus::Failed),
-        IntentStatus::RequiresConfirmation | IntentStatus::RequiresAction => None,
+        IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresConfirmation | IntentStatus::RequiresAction => {
+            was_declined(payment, snapshot).then_some(PaymentStatus::Failed)
+        }
         IntentStatus::Processing => Some(PaymentStatus::Processing),
         IntentStatus::RequiresCapture => Some(PaymentStatus::Authorized),
         IntentStatus::Canceled => Some(PaymentStatus::Canceled),
@@ -121,6 +122,13 @@ pub fn adopt(payment: &Payment, snapshot: &IntentSnapshot, at: Option<i64>) -> D
     after.provider_at = after.provider_at.max(at);
     let target = if moves_on { target } else { None };
     apply(payment, after, target, "as the provider says when asked")
+}
+
+/// Whether an intent that waits for the donor was declined. Its error alone does not tell: the provider forgets it when
+/// the next attempt begins or the object is touched. But from the bank's work only a decline leads back to the donor.
+fn was_declined(payment: &Payment, snapshot: &IntentSnapshot) -> bool {
+    let says_so = snapshot.status == IntentStatus::RequiresPaymentMethod && snapshot.last_error.is_some();
+    says_so || payment.status == PaymentStatus::Processing
 }
 
 fn decide_status(payment: &Payment, created: i64, target: PaymentStatus, answer: Option<&IntentSnapshot>) -> Decision {

@@ -207,6 +207,20 @@ fn processing_and_decline_of_one_second_are_decided_by_the_provider() {
 }
 
 #[test]
+fn a_decline_is_believed_when_the_provider_waits_for_the_donor_and_has_forgotten_its_error() {
+    for waiting in
+        [IntentStatus::RequiresPaymentMethod, IntentStatus::RequiresConfirmation, IntentStatus::RequiresAction]
+    {
+        let mut it = payment();
+        apply_one(&mut it, 10, ProviderChange::Processing);
+        assert_eq!(play(&mut it, &event(10, failed()), &snapshot(waiting)), Verdict::Applied);
+        assert_eq!(it.status, PaymentStatus::Failed);
+        let new = adopt(&payment(), &snapshot(waiting), None);
+        assert!(matches!(new, Decision::Settled { verdict: Verdict::Stale, .. }), "a new intent waits, too");
+    }
+}
+
+#[test]
 fn a_success_older_than_a_decline_is_believed_only_when_the_provider_confirms_it() {
     let mut it = payment();
     apply_one(&mut it, 20, failed());
