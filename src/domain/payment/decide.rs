@@ -150,7 +150,7 @@ fn decide_status(payment: &Payment, created: i64, target: PaymentStatus, answer:
     }
     let mut after = payment.clone();
     after.provider_at = Some(created);
-    let reason = if target == payment.status { "said again, later" } else { "newer, and a path leads there" };
+    let reason = if target == payment.status { "said again" } else { "newer, and a path leads there" };
     apply(payment, after, Some(target), reason)
 }
 
@@ -165,8 +165,10 @@ enum Tie {
 fn tie(known: PaymentStatus, said: PaymentStatus) -> Tie {
     use PaymentStatus::{Authorized, Canceled, Captured, Failed, Initiated, Processing, Refunded};
     match (known, said) {
-        (known, said) if known == said => Tie::Keep,
         (Captured | Refunded | Canceled, _) => Tie::Keep,
+        // Taken, though nothing changes but the version: whoever decides at this moment by an older answer of the
+        // provider must meet a conflict and ask again.
+        (known, said) if known == said => Tie::Take,
         (_, Captured | Refunded | Canceled) | (Initiated, _) => Tie::Take,
         (_, Authorized) => Tie::Take,
         (Authorized, _) => Tie::Keep,

@@ -221,6 +221,17 @@ fn a_decline_is_believed_when_the_provider_waits_for_the_donor_and_has_forgotten
 }
 
 #[test]
+fn a_status_said_again_in_one_second_raises_the_version_for_those_who_asked_before_it() {
+    for change in [ProviderChange::Processing, failed(), authorized()] {
+        let mut it = payment();
+        apply_one(&mut it, 10, change.clone());
+        let (status, version) = (it.status, it.version);
+        assert_eq!(apply_one(&mut it, 10, change), Verdict::Applied);
+        assert_eq!((it.status, it.version), (status, version + 1));
+    }
+}
+
+#[test]
 fn a_success_older_than_a_decline_is_believed_only_when_the_provider_confirms_it() {
     let mut it = payment();
     apply_one(&mut it, 20, failed());
