@@ -5,7 +5,7 @@
 //! [`found`] (what it found), [`legal`] (histories made from a grammar), [`by_chance`] (properties over many of them).
 //!
 //! Deliberately absent: events that come before their payment is known (parking is the store's), a provider that
-//! answers with less than it has emitted, lost events, and histories that Stripe does not allow.
+//! answers with less than it has emitted, and histories that Stripe does not allow.
 
 mod by_chance;
 mod exhaustive;

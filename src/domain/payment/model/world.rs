@@ -229,7 +229,25 @@ impl Scene {
             && world.replicas.iter().all(|replica| replica.doing == Doing::Nothing)
     }
 
-    fn has_ended_right(&self, world: &World) -> bool {
+    /// The history runs to its end, no further event arrives, and a replica that believes nothing looks for itself.
+    pub fn after_a_last_look(&self, world: &World) -> World {
+        let mut next = world.clone();
+        next.happened = self.history.moments.len();
+        while let Some(replica) = (0..REPLICAS).find(|replica| next.replicas[*replica].doing != Doing::Nothing) {
+            let action = match next.replicas[replica].doing {
+                Doing::Committed { .. } => Action::Reply { replica },
+                Doing::Decided { .. } | Doing::Nothing => Action::Commit { replica },
+            };
+            next = self.after(&next, action);
+        }
+        next.replicas = Default::default();
+        self.begin(&mut next, 0, Work::Check);
+        self.commit(&mut next, 0);
+        next
+    }
+
+    /// Whether the payment stands where the history ends.
+    pub fn has_ended_right(&self, world: &World) -> bool {
         let (row, end) = (&world.row.0, self.history.end());
         (row.status, row.captured_minor, row.refunded_minor(), row.disputed_minor())
             == (end.status, end.captured_minor, end.refunded_minor, end.disputed_minor)
