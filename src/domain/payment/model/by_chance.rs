@@ -9,8 +9,9 @@ use proptest::test_runner::TestRunner;
 use super::history::History;
 use super::legal::legal_history;
 use super::named::named;
+use super::row::Store;
 use super::rules::Rule;
-use super::world::{Budget, Scene, Store};
+use super::world::{Budget, Scene};
 use crate::domain::provider::IntentStatus;
 
 /// More than the longest walk: every budget spent, every event delivered, every conflict decided anew.

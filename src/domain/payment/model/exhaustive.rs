@@ -6,8 +6,9 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use super::history::History;
 use super::named::{named, promised};
+use super::row::Store;
 use super::rules::Rule;
-use super::world::{Action, Budget, Scene, Store, World};
+use super::world::{Action, Budget, Scene, World};
 
 /// How many states must have been explored. It takes seconds, and a minute is allowed; a clock is not asserted.
 const STATES_WANTED: usize = 500_000;

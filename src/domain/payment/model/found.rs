@@ -2,9 +2,10 @@
 
 use super::history::History;
 use super::named::named;
+use super::row::Store;
 use super::rules::Rule;
 use super::world::Action::{self, Commit, Deliver, Happen, Reply};
-use super::world::{Budget, Scene, Store, World};
+use super::world::{Budget, Scene, World};
 
 fn in_one_second(name: &str) -> Scene {
     let history: History = named().into_iter().map(|(it, ..)| it).find(|it| it.name == name).expect("a named history");

@@ -5,16 +5,12 @@
 //! it believes (asking the provider *then*, where the rule asks), it commits as `move_payments.sql` does (version, then
 //! claim, then effect, in one step), it replies. Deliberately absent: other payments, the outbox, real time.
 
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
-
 use super::history::History;
+use super::row::{Row, Store, misdeed, net_minor, recorded};
 use super::rules::Rule;
-use crate::domain::fact::FactKind;
-use crate::domain::money::Currency;
+use crate::domain::payment::Payment;
 use crate::domain::payment::change::Change;
 use crate::domain::payment::decide::{Decision, adopt, decide};
-use crate::domain::payment::{Payment, PaymentStatus};
 use crate::domain::provider::{ProviderChange, ProviderEvent};
 
 /// How many processes share the store.
@@ -27,17 +23,6 @@ pub struct Scene {
     pub rule: Rule,
     pub store: Store,
     pub budget: Budget,
-}
-
-/// How the store writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// Only where the row still has the version that was decided upon, and claim and effect together.
-    Checked,
-    /// A mutant: whatever the version.
-    Blind,
-    /// A mutant: the effect without the claim.
-    Unclaimed,
 }
 
 /// How often what is not in the history may still happen.
@@ -68,23 +53,6 @@ pub struct World {
     left: Budget,
     /// The first thing that a commit did and must not do.
     broken: Option<&'static str>,
-}
-
-/// The payment's row, or what a replica believes of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row(Arc<Payment>);
-
-impl Hash for Row {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let it = &self.0;
-        (it.status, it.version, it.provider_at, it.captured_minor, &it.flag).hash(state);
-        for refund in &it.refunds {
-            (&refund.id, refund.amount_minor, refund.status.rank()).hash(state);
-        }
-        for dispute in &it.disputes {
-            (&dispute.id, dispute.amount_minor, dispute.status.rank()).hash(state);
-        }
-    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -129,7 +97,7 @@ impl Scene {
     pub fn beginning(&self) -> World {
         World {
             happened: 0,
-            row: Row(Arc::new(recorded(self.history.manual_capture))),
+            row: Row::new(recorded(self.history.manual_capture)),
             claimed: 0,
             acknowledged: 0,
             ledger_minor: 0,
@@ -160,7 +128,7 @@ impl Scene {
             }
         }
         if world.left.checks > 0 {
-            let open = idle().filter(|replica| world.believes(*replica).0.status.is_open());
+            let open = idle().filter(|replica| world.believes(*replica).status.is_open());
             actions.extend(open.map(|replica| Action::Check { replica }));
         }
         if world.left.duplicates > 0 {
@@ -209,7 +177,7 @@ impl Scene {
         if world.broken.is_some() {
             return world.broken;
         }
-        let row = &world.row.0;
+        let row = &world.row;
         if world.ledger_minor != net_minor(row) {
             return Some("the ledger is not what was captured, less what was refunded and disputed");
         }
@@ -248,7 +216,7 @@ impl Scene {
 
     /// Whether the payment stands where the history ends.
     pub fn has_ended_right(&self, world: &World) -> bool {
-        let (row, end) = (&world.row.0, self.history.end());
+        let (row, end) = (&world.row, self.history.end());
         (row.status, row.captured_minor, row.refunded_minor(), row.disputed_minor())
             == (end.status, end.captured_minor, end.refunded_minor, end.disputed_minor)
     }
@@ -267,7 +235,7 @@ impl Scene {
         if world.left.orders == 0 || !moment.may_be_ordered {
             return false;
         }
-        let payment = &world.row.0;
+        let payment = &world.row;
         match moment.event.as_ref().map(|event| &event.change) {
             Some(ProviderChange::Captured { received_minor, .. }) => {
                 payment.check_capture(Some(*received_minor)).is_ok()
@@ -285,7 +253,7 @@ impl Scene {
             Work::Check => Some(world.happened),
             Work::Order(_) => None,
             Work::Event(event) => {
-                let decision = self.rule.decide(&before.0, self.event(event), None);
+                let decision = self.rule.decide(&before, self.event(event), None);
                 (decision == Decision::AskProvider).then_some(world.happened)
             }
         };
@@ -315,7 +283,7 @@ impl Scene {
     fn commit(&self, world: &mut World, replica: usize) {
         let Doing::Decided { work, asked } = world.replicas[replica].doing else { return };
         let before = world.believes(replica).clone();
-        if self.store != Store::Blind && before.0.version != world.row.0.version {
+        if self.store != Store::Blind && before.version != world.row.version {
             world.replicas[replica].believed = None;
             return self.begin(world, replica, work);
         }
@@ -331,7 +299,7 @@ impl Scene {
         } else {
             world.replicas[replica].doing = Doing::Nothing;
         }
-        match self.decision(&before.0, work, asked) {
+        match self.decision(&before, work, asked) {
             Decision::AskProvider => world.broken = Some("the rule asks the provider twice"),
             Decision::Settled { change: Some(change), .. } => world.write(replica, *change),
             Decision::Settled { change: None, .. } => {}
@@ -363,67 +331,14 @@ impl World {
     }
 
     fn write(&mut self, replica: usize, change: Change) {
-        self.broken = self.broken.or(misdeed(&self.row.0, &change));
+        self.broken = self.broken.or(misdeed(&self.row, &change));
         self.ledger_minor += change.lines.iter().map(|line| line.amount_minor).sum::<i64>();
         self.history_rows += i64::try_from(change.steps.len()).expect("a few steps");
-        self.row = Row(Arc::new(change.after));
+        self.row = Row::new(change.after);
         self.replicas[replica].believed = Some(self.row.clone());
     }
 }
 
-/// What a change does that none may do.
-fn misdeed(row: &Payment, change: &Change) -> Option<&'static str> {
-    let (mut here, mut version) = (row.status, row.version);
-    for step in &change.steps {
-        version += 1;
-        if step.version != version {
-            return Some("versions have a gap");
-        }
-        if step.from != here || (step.from != step.to && !step.from.next().contains(&step.to)) {
-            return Some("a status changed where there is no edge");
-        }
-        here = step.to;
-    }
-    let after = &change.after;
-    if (here, version) != (after.status, after.version) {
-        return Some("the steps do not lead where the change does");
-    }
-    if after.captured_minor < row.captured_minor || (row.status.has_captured() && !after.status.has_captured()) {
-        return Some("captured money was un-captured");
-    }
-    if row.captured_minor > 0 && change.facts.contains(&FactKind::PaymentCompleted) {
-        return Some("a payment is told to be completed twice");
-    }
-    None
-}
-
-fn net_minor(payment: &Payment) -> i64 {
-    payment.captured_minor - payment.refunded_minor() - payment.disputed_minor()
-}
-
 fn bit(event: usize) -> u16 {
     1 << event
-}
-
-fn recorded(manual_capture: bool) -> Payment {
-    Payment {
-        id: uuid::Uuid::from_u128(1).into(),
-        donation_id: uuid::Uuid::from_u128(2).into(),
-        campaign_id: uuid::Uuid::from_u128(3).into(),
-        amount_minor: super::history::AMOUNT_MINOR,
-        currency: Currency::parse("EUR").expect("a known currency"),
-        manual_capture,
-        status: PaymentStatus::Initiated,
-        version: 1,
-        provider_at: None,
-        intent_id: Some("pi_1".to_owned()),
-        client_secret: None,
-        captured_minor: 0,
-        refunds: vec![],
-        disputes: vec![],
-        flag: None,
-        traceparent: None,
-        checks: 0,
-        updated_at: time::OffsetDateTime::UNIX_EPOCH,
-    }
 }
