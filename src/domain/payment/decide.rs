@@ -95,8 +95,9 @@ pub fn decide(payment: &Payment, event: &ProviderEvent, answer: Option<&IntentSn
 pub fn adopt(payment: &Payment, snapshot: &IntentSnapshot, at: Option<i64>) -> Decision {
     let mut after = payment.clone();
     let target = match snapshot.status {
-        IntentStatus::RequiresPaymentMethod => snapshot.last_error.as_ref().map(|_| PaymentStatus::Failed),
-        IntentStatus::RequiresConfirmation | IntentStatus::RequiresAction => None,
+        IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresConfirmation | IntentStatus::RequiresAction => {
+            was_declined(payment, snapshot).then_some(PaymentStatus::Failed)
+        }
         IntentStatus::Processing => Some(PaymentStatus::Processing),
         IntentStatus::RequiresCapture => Some(PaymentStatus::Authorized),
         IntentStatus::Canceled => Some(PaymentStatus::Canceled),
@@ -123,6 +124,13 @@ pub fn adopt(payment: &Payment, snapshot: &IntentSnapshot, at: Option<i64>) -> D
     apply(payment, after, target, "as the provider says when asked")
 }
 
+/// Whether an intent that waits for the donor was declined. Its error alone does not tell: the provider forgets it when
+/// the next attempt begins or the object is touched. But from the bank's work only a decline leads back to the donor.
+fn was_declined(payment: &Payment, snapshot: &IntentSnapshot) -> bool {
+    let says_so = snapshot.status == IntentStatus::RequiresPaymentMethod && snapshot.last_error.is_some();
+    says_so || payment.status == PaymentStatus::Processing
+}
+
 fn decide_status(payment: &Payment, created: i64, target: PaymentStatus, answer: Option<&IntentSnapshot>) -> Decision {
     let newest = payment.provider_at.unwrap_or(i64::MIN);
     match created.cmp(&newest) {
@@ -142,7 +150,7 @@ fn decide_status(payment: &Payment, created: i64, target: PaymentStatus, answer:
     }
     let mut after = payment.clone();
     after.provider_at = Some(created);
-    let reason = if target == payment.status { "said again, later" } else { "newer, and a path leads there" };
+    let reason = if target == payment.status { "said again" } else { "newer, and a path leads there" };
     apply(payment, after, Some(target), reason)
 }
 
@@ -157,8 +165,10 @@ enum Tie {
 fn tie(known: PaymentStatus, said: PaymentStatus) -> Tie {
     use PaymentStatus::{Authorized, Canceled, Captured, Failed, Initiated, Processing, Refunded};
     match (known, said) {
-        (known, said) if known == said => Tie::Keep,
         (Captured | Refunded | Canceled, _) => Tie::Keep,
+        // Taken, though nothing changes but the version: whoever decides at this moment by an older answer of the
+        // provider must meet a conflict and ask again.
+        (known, said) if known == said => Tie::Take,
         (_, Captured | Refunded | Canceled) | (Initiated, _) => Tie::Take,
         (_, Authorized) => Tie::Take,
         (Authorized, _) => Tie::Keep,

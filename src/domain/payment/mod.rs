@@ -8,6 +8,8 @@
 pub mod change;
 pub mod command;
 pub mod decide;
+#[cfg(test)]
+mod model;
 pub mod status;
 
 use serde::Serialize;

@@ -207,6 +207,31 @@ fn processing_and_decline_of_one_second_are_decided_by_the_provider() {
 }
 
 #[test]
+fn a_decline_is_believed_when_the_provider_waits_for_the_donor_and_has_forgotten_its_error() {
+    for waiting in
+        [IntentStatus::RequiresPaymentMethod, IntentStatus::RequiresConfirmation, IntentStatus::RequiresAction]
+    {
+        let mut it = payment();
+        apply_one(&mut it, 10, ProviderChange::Processing);
+        assert_eq!(play(&mut it, &event(10, failed()), &snapshot(waiting)), Verdict::Applied);
+        assert_eq!(it.status, PaymentStatus::Failed);
+        let new = adopt(&payment(), &snapshot(waiting), None);
+        assert!(matches!(new, Decision::Settled { verdict: Verdict::Stale, .. }), "a new intent waits, too");
+    }
+}
+
+#[test]
+fn a_status_said_again_in_one_second_raises_the_version_for_those_who_asked_before_it() {
+    for change in [ProviderChange::Processing, failed(), authorized()] {
+        let mut it = payment();
+        apply_one(&mut it, 10, change.clone());
+        let (status, version) = (it.status, it.version);
+        assert_eq!(apply_one(&mut it, 10, change), Verdict::Applied);
+        assert_eq!((it.status, it.version), (status, version + 1));
+    }
+}
+
+#[test]
 fn a_success_older_than_a_decline_is_believed_only_when_the_provider_confirms_it() {
     let mut it = payment();
     apply_one(&mut it, 20, failed());
