@@ -11,10 +11,10 @@ use tracing_subscriber::EnvFilter;
 use crate::gateways::broker::LOG_DIRECTIVE;
 
 /// Libraries tell of every idle worker and every migration that is in place already; we say what matters of that.
-const DEFAULT_FILTER: &str = "info,actix_server=warn,refinery_core=warn";
+const DEFAULT_FILTER: &str = "info,actix_server=warn,refinery_core=warn,deadpool.postgres=error";
 
 /// What no `RUST_LOG` changes: these libraries log donors' data, tokio-postgres the parameters of every statement at debug.
-const FIXED: [&str; 2] = [LOG_DIRECTIVE, "tokio_postgres=warn"];
+const FIXED: [&str; 2] = [LOG_DIRECTIVE, "tokio_postgres=warn,deadpool.postgres=error"];
 
 /// Starts logging to standard error, as JSON or for people. `RUST_LOG` says how much.
 pub fn start(json: bool) {
