@@ -14,7 +14,7 @@ use crate::gateways::broker::LOG_DIRECTIVE;
 const DEFAULT_FILTER: &str = "info,actix_server=warn,refinery_core=warn,deadpool.postgres=error";
 
 /// What no `RUST_LOG` changes: these libraries log donors' data, tokio-postgres the parameters of every statement at debug.
-const FIXED: [&str; 2] = [LOG_DIRECTIVE, "tokio_postgres=warn,deadpool.postgres=error"];
+const FIXED: [&str; 2] = [LOG_DIRECTIVE, "tokio_postgres=warn"];
 
 /// Starts logging to standard error, as JSON or for people. `RUST_LOG` says how much.
 pub fn start(json: bool) {

@@ -13,5 +13,6 @@ mod life;
 mod outage;
 mod replicas;
 mod sql;
+mod storm;
 mod totals;
 mod webhooks;
