@@ -108,6 +108,7 @@ async fn rage(app: &TestApp, second: &TestApp, events: &[Value]) -> BTreeMap<Str
     counts
 }
 
+#[allow(clippy::print_stderr, reason = "figures for whoever reads the run")]
 fn report(seed: u64, events: &[Value], answers: &[(&str, String, Duration)], took: Duration) {
     let mut times: Vec<Duration> = answers.iter().map(|(_, _, time)| *time).collect();
     times.sort();
