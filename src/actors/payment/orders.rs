@@ -9,18 +9,11 @@ use time::Duration;
 use super::work::{DECISIONS, Work, order_answer, settled};
 use super::{Order, PaymentError, Reply};
 use crate::domain::payment::Payment;
-use crate::domain::payment::decide::{Decision, adopt, decide};
-use crate::domain::provider::{IntentSnapshot, ProviderChange, ProviderEvent, RefundFact};
+use crate::domain::payment::evidence::Evidence;
 use crate::store::{Cause, MoveOutcome};
 
 /// When a payment whose outcome is not known is checked.
 const CHECK_UNKNOWN_AFTER: Duration = Duration::seconds(10);
-
-/// What the provider answered to an order.
-enum News {
-    Intent(Box<IntentSnapshot>),
-    Refund(RefundFact),
-}
 
 impl Work {
     pub async fn capture(&mut self, amount_minor: Option<i64>, order: Order) -> Result<Reply, PaymentError> {
@@ -32,7 +25,7 @@ impl Work {
         let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "capture", amount));
         let done = self.tools.stripe.capture_intent(&intent, Some(amount), &key).await;
         let snapshot = self.known(done).await?;
-        self.take_over("capture", 200, order, News::Intent(Box::new(snapshot))).await
+        self.take_over("capture", 200, order, Evidence::Intent(Box::new(snapshot))).await
     }
 
     pub async fn cancel(&mut self, order: Order) -> Result<Reply, PaymentError> {
@@ -44,7 +37,7 @@ impl Work {
         let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "cancel", 0));
         let done = self.tools.stripe.cancel_intent(&intent, None, &key).await;
         let snapshot = self.known(done).await?;
-        self.take_over("cancel", 200, order, News::Intent(Box::new(snapshot))).await
+        self.take_over("cancel", 200, order, Evidence::Intent(Box::new(snapshot))).await
     }
 
     pub async fn refund(
@@ -61,7 +54,7 @@ impl Work {
         let (intent, key) = (intent_of(payment)?, provider_key(payment, &order, "refund", amount));
         let done = self.tools.stripe.create_refund(&intent, Some(amount), reason.as_deref(), &key).await;
         let refund = self.known(done).await?;
-        self.take_over("refund", 201, order, News::Refund(refund)).await
+        self.take_over("refund", 201, order, Evidence::Refund(refund)).await
     }
 
     /// The stored answer, where this very request was answered before. Asked here, behind the actor's mailbox, so that
@@ -88,10 +81,10 @@ impl Work {
         Ok(done?)
     }
 
-    async fn take_over(&mut self, kind: &str, status: i16, order: Order, news: News) -> Result<Reply, PaymentError> {
+    async fn take_over(&mut self, kind: &str, status: i16, order: Order, news: Evidence) -> Result<Reply, PaymentError> {
         for _ in 0..DECISIONS {
             let before = self.load().await?.clone();
-            let (verdict, reason, change) = settled(decide_news(&before, &news))?;
+            let (verdict, reason, change) = settled(news.decide(&before))?;
             let after = change.as_ref().map_or(&before, |change| &change.after);
             let now = self.tools.clock.now();
             let shown = Payment { updated_at: if change.is_some() { now } else { before.updated_at }, ..after.clone() };
@@ -101,7 +94,7 @@ impl Work {
             let cause = Cause {
                 source: "operator",
                 traceparent: order.traceparent.clone(),
-                ..Cause::of_provider(kind, verdict, format!("ordered by {}; {reason}", order.operator))
+                ..Cause::of_provider(kind, verdict, format!("ordered by {}; {reason}", order.operator), news.clone())
             };
             match self.commit(&before, change, cause, answer).await? {
                 MoveOutcome::Moved => return Ok(Reply::Answer { body, replayed: false }),
@@ -112,26 +105,6 @@ impl Work {
             }
         }
         Err(PaymentError::Contended)
-    }
-}
-
-fn decide_news(payment: &Payment, news: &News) -> Decision {
-    match news {
-        News::Intent(snapshot) => adopt(payment, snapshot, None),
-        News::Refund(refund) => decide(payment, &as_event(refund), None),
-    }
-}
-
-/// A refund that the provider answered with says the same as the event that it will send.
-fn as_event(refund: &RefundFact) -> ProviderEvent {
-    ProviderEvent {
-        id: String::new(),
-        kind: "refund".to_owned(),
-        created: 0,
-        intent_id: None,
-        payment_id: None,
-        traceparent: None,
-        change: ProviderChange::Refund(refund.clone()),
     }
 }
 
