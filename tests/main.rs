@@ -4,4 +4,7 @@
 
 mod support;
 
+mod explain;
 mod life;
+mod reconcile;
+mod verify;

@@ -35,11 +35,6 @@ impl Progress {
         eprintln!("{} of {} {}, {}/s; {}", self.done, self.total, self.what, self.rate(), found());
     }
 
-    /// So many are done.
-    pub fn done(&self) -> i64 {
-        self.done
-    }
-
     /// How many a second, so far.
     pub fn rate(&self) -> i64 {
         let elapsed_ms = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX).max(1);

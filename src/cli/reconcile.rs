@@ -120,8 +120,7 @@ async fn reconcile(config: &Config, store: Store, orders: Orders) -> Result<(), 
     let now = Clock::System.now();
     let stripe = reach_stripe(config).await?;
     let hands = if orders.apply { Some(Hands::new(config, &store, &stripe)?) } else { None };
-    let tools =
-        Tools { store, stripe, pace: Pace::of(orders.rate), now, since: orders.since.moment(now), hands };
+    let tools = Tools { store, stripe, pace: Pace::of(orders.rate), now, since: orders.since.moment(now), hands };
     let mut report = Report::default();
     // Events first: each then has its own row in the history, and what they bring need not be asked for.
     let done = match events::back_fill(&tools, &mut report).await {

@@ -59,10 +59,8 @@ impl Work {
             if before.client_secret.is_some() {
                 return Ok(());
             }
-            let evidence = Evidence::Opened {
-                intent_id: snapshot.id.clone(),
-                client_secret: snapshot.client_secret.clone(),
-            };
+            let evidence =
+                Evidence::Opened { intent_id: snapshot.id.clone(), client_secret: snapshot.client_secret.clone() };
             let (verdict, reason, change) = settled(evidence.decide(&before))?;
             let cause = Cause {
                 traceparent: before.traceparent.clone(),

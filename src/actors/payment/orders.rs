@@ -81,7 +81,13 @@ impl Work {
         Ok(done?)
     }
 
-    async fn take_over(&mut self, kind: &str, status: i16, order: Order, news: Evidence) -> Result<Reply, PaymentError> {
+    async fn take_over(
+        &mut self,
+        kind: &str,
+        status: i16,
+        order: Order,
+        news: Evidence,
+    ) -> Result<Reply, PaymentError> {
         for _ in 0..DECISIONS {
             let before = self.load().await?.clone();
             let (verdict, reason, change) = settled(news.decide(&before))?;

@@ -116,7 +116,12 @@ impl Amounts {
     fn of(payment: &Payment) -> Self {
         let (captured_minor, refunded_minor, disputed_minor) =
             (payment.captured_minor, payment.refunded_minor(), payment.disputed_minor());
-        Self { captured_minor, refunded_minor, disputed_minor, net_minor: captured_minor - refunded_minor - disputed_minor }
+        Self {
+            captured_minor,
+            refunded_minor,
+            disputed_minor,
+            net_minor: captured_minor - refunded_minor - disputed_minor,
+        }
     }
 }
 
@@ -228,7 +233,12 @@ fn change_words(change: &ProviderChange, currency: Currency) -> String {
             format!("refund {} of {} is {}", refund.id, currency.format(refund.amount_minor), refund.status.as_str())
         }
         ProviderChange::Dispute(dispute) => {
-            format!("dispute {} of {} is {}", dispute.id, currency.format(dispute.amount_minor), dispute.status.as_str())
+            format!(
+                "dispute {} of {} is {}",
+                dispute.id,
+                currency.format(dispute.amount_minor),
+                dispute.status.as_str()
+            )
         }
     }
 }

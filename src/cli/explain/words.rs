@@ -51,7 +51,11 @@ fn tell_chapter(text: &mut String, chapter: &Chapter, currency: Currency) {
 
 fn tell_present(text: &mut String, now: &Standing) {
     let status = now.status.as_str();
-    text.push_str(&format!("Now: {status}, version {}; the donation is {}\n", now.version, now.donation_status.as_str()));
+    text.push_str(&format!(
+        "Now: {status}, version {}; the donation is {}\n",
+        now.version,
+        now.donation_status.as_str()
+    ));
     line(text, &shown(now.amounts, now.currency));
     if let Some(receipt) = &now.receipt {
         line(text, &format!("receipt {receipt}"));

@@ -59,7 +59,10 @@ pub async fn compare(tools: &Tools, report: &mut Report) -> Result<(), String> {
             book(report, id, outcome);
             progress.add(1, || report.so_far());
             if failures == GIVE_UP_AFTER {
-                return Err(format!("{failures} failures in a row, {} payments compared: try again later", report.compared));
+                return Err(format!(
+                    "{failures} failures in a row, {} payments compared: try again later",
+                    report.compared
+                ));
             }
         }
     }

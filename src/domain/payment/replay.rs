@@ -232,10 +232,7 @@ mod tests {
         vec![
             recorded(None, vec![step(None, Initiated, 1)]),
             recorded(Some(opened), vec![step(Some(Initiated), Initiated, 2)]),
-            recorded(
-                Some(captured()),
-                vec![step(Some(Initiated), Authorized, 3), step(Some(Authorized), Captured, 4)],
-            ),
+            recorded(Some(captured()), vec![step(Some(Initiated), Authorized, 3), step(Some(Authorized), Captured, 4)]),
         ]
     }
 

@@ -72,10 +72,8 @@ pub struct EventPage {
 impl EventPage {
     fn read(json: &[u8]) -> Result<Self, ShapeError> {
         let list: RawList<'_> = decode(json)?;
-        let listed = |raw: &&RawValue| ListedEvent {
-            event: event::parse(raw.get().as_bytes()),
-            body: raw.get().to_owned(),
-        };
+        let listed =
+            |raw: &&RawValue| ListedEvent { event: event::parse(raw.get().as_bytes()), body: raw.get().to_owned() };
         let events: Vec<_> = list.data.iter().map(listed).collect();
         let last = events.last().and_then(|listed| listed.event.id()).map(str::to_owned);
         Ok(Self { next: last.filter(|_| list.has_more), events })
@@ -110,7 +108,9 @@ mod tests {
             ..EventQuery::default()
         };
         let first = stripe.list_events(&query).await.unwrap();
-        assert!(matches!(&first.events[0].event, WebhookEvent::Known(event) if event.change == ProviderChange::Canceled));
+        assert!(
+            matches!(&first.events[0].event, WebhookEvent::Known(event) if event.change == ProviderChange::Canceled)
+        );
         assert!(matches!(&first.events[1].event, WebhookEvent::Malformed(_)));
         assert!(first.events[1].body.starts_with(r#"{"id":"evt_1""#));
         query.starting_after = first.next;
