@@ -15,7 +15,7 @@ async fn paid(app: &TestApp, campaign: &Value) -> String {
 }
 
 async fn sql(app: &TestApp, statement: &str) {
-    app.setup.database.connect().await.batch_execute(statement).await.unwrap();
+    app.setup.database.connect().await.batch_execute(statement).await.expect("it is done");
 }
 
 #[tokio::test]

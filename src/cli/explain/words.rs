@@ -6,7 +6,6 @@ use time::macros::format_description;
 
 use super::story::{Amounts, Chapter, Standing, Story};
 use crate::domain::money::Currency;
-use crate::domain::payment::PaymentStatus;
 
 const COLUMNS: usize = 100;
 const INDENT: &str = "    ";
@@ -35,8 +34,8 @@ fn tell_chapter(text: &mut String, chapter: &Chapter, currency: Currency) {
     text.push_str(&format!("{}\n", moment(chapter.at)));
     let colon = if chapter.who == "The donor" { "" } else { ":" };
     line(text, &format!("{}{colon} {}.", chapter.who, chapter.what));
-    line(text, &format!("{}: {}.", chapter.verdict, chapter.rule));
-    line(text, &format!("{}, {}", statuses(&chapter.statuses), versions(chapter)));
+    line(text, &format!("{}{}: {}.", chapter.verdict, gloss(&chapter.verdict), chapter.rule));
+    line(text, &format!("{}, {}", statuses(chapter), versions(chapter)));
     if let Some(amounts) = chapter.amounts {
         line(text, &shown(amounts, currency));
     }
@@ -96,9 +95,21 @@ fn moment(at: OffsetDateTime) -> String {
     at.to_offset(time::UtcOffset::UTC).format(TIME).unwrap_or_else(|_| at.to_string())
 }
 
-fn statuses(statuses: &[PaymentStatus]) -> String {
-    let names: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
-    if let [stays] = names[..] { format!("{stays} as before") } else { names.join(" → ") }
+/// What a verdict that is not `applied` comes to.
+fn gloss(verdict: &str) -> &'static str {
+    match verdict {
+        "stale" => " (it changes nothing)",
+        "rejected" => " (it is not taken over)",
+        _ => "",
+    }
+}
+
+fn statuses(chapter: &Chapter) -> String {
+    let names: Vec<&str> = chapter.statuses.iter().map(|status| status.as_str()).collect();
+    match names[..] {
+        [stays] if chapter.version_before > 0 => format!("{stays} as before"),
+        _ => names.join(" → "),
+    }
 }
 
 fn versions(chapter: &Chapter) -> String {
