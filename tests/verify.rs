@@ -14,17 +14,13 @@ async fn paid(app: &TestApp, campaign: &Value) -> String {
     text(&donation["payment"]["id"]).to_owned()
 }
 
-async fn sql(app: &TestApp, statement: &str) {
-    app.setup.database.connect().await.batch_execute(statement).await.expect("it is done");
-}
-
 #[tokio::test]
 async fn lives_of_every_kind_replay_to_what_is_stored() {
     let app = Setup::new().await.start().await;
     let campaign = app.campaign().await;
     eventful_life(&app, &campaign).await;
     paid(&app, &campaign).await;
-    sql(&app, "refresh materialized view payments.campaign_totals").await;
+    app.sql("refresh materialized view payments.campaign_totals").await;
     let refunded = paid(&app, &campaign).await;
     app.post(&format!("/api/v1/payments/{refunded}/refunds"), json!({})).await;
     // Reserved, taken in part.
@@ -102,10 +98,10 @@ async fn every_hand_in_the_tables_is_found() {
     let mut payments = Vec::new();
     for (statement, _) in tables {
         let payment = paid(&app, &campaign).await;
-        sql(&app, &statement.replace('$', &format!("'{payment}'"))).await;
+        app.sql(&statement.replace('$', &format!("'{payment}'"))).await;
         payments.push(payment);
     }
-    sql(&app, "update payments.campaign_donors set gifts = gifts + 1").await;
+    app.sql("update payments.campaign_donors set gifts = gifts + 1").await;
     let verified = app.command(&["verify"]).await;
     assert_eq!(verified.code, Some(1), "{verified:?}");
     for ((_, told), payment) in tables.iter().zip(&payments) {
@@ -123,11 +119,11 @@ async fn a_stale_view_is_no_difference_and_a_wrong_one_is() {
     let app = Setup::new().await.start().await;
     let campaign = app.campaign().await;
     paid(&app, &campaign).await;
-    sql(&app, "refresh materialized view payments.campaign_totals").await;
+    app.sql("refresh materialized view payments.campaign_totals").await;
     paid(&app, &campaign).await;
     assert_eq!(app.command(&["verify"]).await.code, Some(0));
     // What the view has seen changes under it: no refresh, no new line.
-    sql(&app, "update payments.ledger_entries set amount_minor = amount_minor + 1").await;
+    app.sql("update payments.ledger_entries set amount_minor = amount_minor + 1").await;
     let verified = app.command(&["verify"]).await;
     assert!(verified.out.contains("the view with what it has not seen says"), "{}", verified.out);
     app.finish().await;

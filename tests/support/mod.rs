@@ -317,6 +317,11 @@ impl TestApp {
             .collect()
     }
 
+    /// A hand in the tables.
+    pub async fn sql(&self, statements: &str) {
+        self.setup.database.connect().await.batch_execute(statements).await.expect("it is done");
+    }
+
     /// A number out of the database.
     pub async fn count(&self, sql: &str) -> i64 {
         let client = self.setup.database.connect().await;
