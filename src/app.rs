@@ -337,8 +337,8 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> 
     bind().map_err(|error| StartError::Listen { address, error })
 }
 
-/// How this process reaches itself.
-fn own_url(address: SocketAddr) -> String {
+/// How a process that listens on `address` is reached from its own machine.
+pub fn own_url(address: SocketAddr) -> String {
     let reachable = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
@@ -351,14 +351,16 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn start_in<A>(arbiter: &Arbiter, actor: A) -> Addr<A>
+/// Starts a supervised actor on that arbiter.
+pub fn start_in<A>(arbiter: &Arbiter, actor: A) -> Addr<A>
 where
     A: Actor<Context = Context<A>> + Supervised + Send,
 {
     Supervisor::start_in_arbiter(&arbiter.handle(), move |_| actor)
 }
 
-fn stripe(config: &Config, own_url: &str) -> Result<Stripe, StartError> {
+/// Stripe as configured: the real one, another sandbox, or the one that listens at `own_url`.
+pub fn stripe(config: &Config, own_url: &str) -> Result<Stripe, StartError> {
     let base = config.stripe.api_base.clone().unwrap_or_else(|| format!("{own_url}/sandbox/stripe"));
     Ok(Stripe::new(StripeSettings::new(config.stripe.secret_key.clone(), base))?)
 }

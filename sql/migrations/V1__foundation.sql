@@ -130,7 +130,8 @@ create table payments.payment_state_history (
     to_status text not null,
     version bigint not null,
     provider_created bigint,
-    traceparent text
+    traceparent text,
+    detail jsonb -- what the verdict was decided upon, once for a move; null where the payment was made
 );
 create index payment_state_history_payment on payments.payment_state_history (payment_id, id);
 
@@ -171,6 +172,7 @@ create table payments.ledger_entries (
 );
 create index ledger_entries_unseen on payments.ledger_entries (campaign_id, xact_id)
     include (amount_minor, donations_delta, donors_delta);
+create index ledger_entries_payment on payments.ledger_entries (payment_id);
 
 create function payments.refuse_rewriting() returns trigger language plpgsql as $$
 begin

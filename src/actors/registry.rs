@@ -35,15 +35,24 @@ const MAILBOX: usize = 1024;
 pub struct Payments(Arc<[Addr<Registry>]>);
 
 impl Payments {
-    /// Starts one registry on each of `arbiters`. `checks` says whether due checks are looked for.
+    /// Starts one registry on each of `arbiters`; the first one looks for due checks.
     pub fn start(arbiters: &[Arbiter], tools: Arc<Tools>, idle: Option<Duration>) -> Self {
+        Self::start_registries(arbiters, tools, idle, true)
+    }
+
+    /// The same without looking for due checks: for a command that runs beside the server.
+    pub fn start_quietly(arbiters: &[Arbiter], tools: Arc<Tools>) -> Self {
+        Self::start_registries(arbiters, tools, None, false)
+    }
+
+    fn start_registries(arbiters: &[Arbiter], tools: Arc<Tools>, idle: Option<Duration>, checks: bool) -> Self {
         let addresses: Vec<Addr<Registry>> = arbiters
             .iter()
             .enumerate()
             .map(|(at, arbiter)| {
                 let tools = Arc::clone(&tools);
                 let idle = idle.unwrap_or(IDLE);
-                Supervisor::start_in_arbiter(&arbiter.handle(), move |_| Registry::new(tools, idle, at == 0))
+                Supervisor::start_in_arbiter(&arbiter.handle(), move |_| Registry::new(tools, idle, checks && at == 0))
             })
             .collect();
         let payments = Self(addresses.into());

@@ -4,9 +4,14 @@
 
 mod api_keys;
 mod doctor;
+mod explain;
 mod migrate;
+mod progress;
+mod reconcile;
 mod serve;
+mod verify;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +47,12 @@ enum Command {
     Migrate,
     /// Check every dependency, the clock, and the shape of secrets and keys: OK or the fix.
     Doctor,
+    /// Tell why a payment stands where it stands: every event and order, the verdict and the rule.
+    Explain(explain::Subject),
+    /// Replay all histories through the rule and compare states, ledger and totals; changes nothing.
+    Verify(verify::Scope),
+    /// Compare payments with Stripe and find events that never arrived; with --apply, mend what differs.
+    Reconcile(reconcile::Orders),
     /// Make, list and revoke operators' API keys.
     ApiKeys {
         #[command(subcommand)]
@@ -96,6 +107,9 @@ async fn run_command(command: Command, config: Config) -> Result<(), String> {
         Command::Serve { seed } => serve::run(config, seed).await,
         Command::Migrate => migrate::run(config).await,
         Command::Doctor => doctor::run(config).await,
+        Command::Explain(subject) => explain::run(config, subject).await,
+        Command::Verify(scope) => verify::run(config, scope).await,
+        Command::Reconcile(orders) => reconcile::run(config, orders).await,
         Command::ApiKeys { action } => api_keys::run(config, action).await,
     }
 }
@@ -121,4 +135,14 @@ async fn with_store(config: &Config, work: impl AsyncFnOnce(Store) -> Result<(),
         embedded.stop().await.map_err(|error| error.to_string())?;
     }
     done
+}
+
+/// Writes a result to standard output. Whoever reads it may stop reading, as `head` does: that is no failure.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// `1 payment`, `2 payments`.
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

@@ -5,27 +5,34 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// One event of the provider, as far as we act on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One event of the provider, as far as we act on it. Serialised it is what a decision needs of it; what the history has
+/// in columns of its own is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderEvent {
     /// The provider's id of the event (`evt_…`): the key by which deliveries of one event are recognised.
+    #[serde(skip)]
     pub id: String,
     /// The provider's name of the event, such as `payment_intent.succeeded`.
+    #[serde(skip)]
     pub kind: String,
     /// When the provider made it, in whole seconds since the Unix epoch. Many events share a second.
     pub created: i64,
     /// The provider's id of the payment (`pi_…`), where the event names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent_id: Option<String>,
     /// Our payment, where the event carries the `payment_id` that we put into the intent's metadata.
+    #[serde(skip)]
     pub payment_id: Option<Uuid>,
     /// The W3C `traceparent` that we put into the intent's metadata, if it came back.
+    #[serde(skip)]
     pub traceparent: Option<String>,
     /// What it says.
     pub change: ProviderChange,
 }
 
 /// What an event says happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProviderChange {
     /// `payment_intent.processing`: the bank is at work; this can take days.
     Processing,
@@ -128,11 +135,13 @@ pub enum DisputeStatus {
 }
 
 /// A payment as the provider shows it when asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntentSnapshot {
     /// The provider's id (`pi_…`).
     pub id: String,
     /// The secret with which the donor's browser confirms; the provider sends it on create and retrieve.
+    /// It is never serialised.
+    #[serde(skip)]
     pub client_secret: Option<String>,
     /// Where it stands.
     pub status: IntentStatus,
@@ -153,7 +162,8 @@ pub struct IntentSnapshot {
 }
 
 /// A PaymentIntent's status (<https://docs.stripe.com/payments/paymentintents/lifecycle>).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum IntentStatus {
     /// New, or after a declined attempt.
     RequiresPaymentMethod,
@@ -169,4 +179,19 @@ pub enum IntentStatus {
     Canceled,
     /// Final: money moved.
     Succeeded,
+}
+
+impl IntentStatus {
+    /// The status as the provider writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequiresPaymentMethod => "requires_payment_method",
+            Self::RequiresConfirmation => "requires_confirmation",
+            Self::RequiresAction => "requires_action",
+            Self::Processing => "processing",
+            Self::RequiresCapture => "requires_capture",
+            Self::Canceled => "canceled",
+            Self::Succeeded => "succeeded",
+        }
+    }
 }

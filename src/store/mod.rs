@@ -8,6 +8,7 @@ pub mod audit;
 pub mod cache;
 pub mod campaigns;
 pub mod donations;
+pub mod dossiers;
 pub mod embedded;
 pub mod error;
 pub mod idempotency;
@@ -18,6 +19,7 @@ pub mod outbox;
 pub mod payments;
 pub mod pool;
 pub mod totals;
+pub mod verify;
 
 pub use donations::{ClaimedKey, Creation, CreationOutcome};
 pub use error::StoreError;

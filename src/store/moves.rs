@@ -20,6 +20,7 @@ use crate::domain::ids::{MoveId, PaymentId};
 use crate::domain::payment::Payment;
 use crate::domain::payment::change::{LedgerLine, Step};
 use crate::domain::payment::decide::Verdict;
+use crate::domain::payment::evidence::Evidence;
 use crate::domain::provider::{DisputeFact, RefundFact};
 
 const MOVE: &str = include_str!("../../sql/queries/payments/move_payments.sql");
@@ -69,6 +70,8 @@ pub struct Cause {
     pub verdict: Verdict,
     /// The rule that decided.
     pub reason: String,
+    /// What it was decided upon, so that it can be decided again.
+    pub evidence: Option<Evidence>,
     /// W3C trace context.
     pub traceparent: Option<String>,
 }
@@ -140,6 +143,7 @@ struct HistoryRow<'a> {
     version: i64,
     provider_created: Option<i64>,
     traceparent: Option<&'a str>,
+    detail: Option<&'a Evidence>,
 }
 
 #[derive(Serialize)]
@@ -256,6 +260,8 @@ fn history_rows(it: &Move) -> Vec<HistoryRow<'_>> {
             version: step.version,
             provider_created: it.cause.provider_created,
             traceparent: it.cause.traceparent.as_deref(),
+            // Once for a move, however many steps it has.
+            detail: it.cause.evidence.as_ref().filter(|_| ord == 0),
         })
         .collect()
 }

@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod services;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -83,22 +84,27 @@ impl Setup {
         &self.prefix
     }
 
+    /// What the program finds in its environment.
+    fn environment(&self, listen: &str) -> BTreeMap<String, OsString> {
+        let mut env = BTreeMap::new();
+        let mut set = |name: &str, value: OsString| drop(env.insert(name.to_owned(), value));
+        set("PATH", std::env::var_os("PATH").unwrap_or_default());
+        set("CAREFORALL_LISTEN", listen.into());
+        set("CAREFORALL_DATA_DIR", self.data_dir.path().into());
+        set("CAREFORALL_ADMIN_KEY", ADMIN_KEY.into());
+        set("CAREFORALL_RATE_LIMIT", "off".into());
+        set("CAREFORALL_PREFIX", self.prefix.clone().into());
+        set("DATABASE_URL", self.database.url().into());
+        set("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET.into());
+        set("RUST_LOG", "info".into());
+        env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.into())));
+        env
+    }
+
     /// The program with these settings, without a subcommand yet.
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_careforall"));
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("CAREFORALL_LISTEN", "127.0.0.1:0")
-            .env("CAREFORALL_DATA_DIR", self.data_dir.path())
-            .env("CAREFORALL_ADMIN_KEY", ADMIN_KEY)
-            .env("CAREFORALL_RATE_LIMIT", "off")
-            .env("CAREFORALL_PREFIX", &self.prefix)
-            .env("DATABASE_URL", self.database.url())
-            .env("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET)
-            .env("RUST_LOG", "info")
-            .envs(&self.env)
-            .stdin(Stdio::null());
+        command.env_clear().envs(self.environment("127.0.0.1:0")).stdin(Stdio::null());
         command
     }
 
@@ -131,6 +137,17 @@ fn template_name() -> String {
         std::fs::read(file).expect("a migration").hash(&mut hash);
     }
     format!("careforall_test_{:016x}", hash.finish())
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub out: String,
+    /// What it told of errors and progress.
+    pub err: String,
 }
 
 /// A running program.
@@ -168,6 +185,21 @@ impl TestApp {
             panic!("the program did not start:\n{}", log_of(setup.data_dir.path()));
         };
         Self { url, setup, http, child, sql: tokio::sync::OnceCell::new(), finished: false }
+    }
+
+    /// Runs another command of the program beside it, with the same settings.
+    pub async fn command(&self, words: &[&str]) -> Ended {
+        self.command_as(&self.setup, words).await
+    }
+
+    /// The same with other settings.
+    pub async fn command_as(&self, setup: &Setup, words: &[&str]) -> Ended {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_careforall"));
+        let listen = self.url.trim_start_matches("http://");
+        command.args(words).env_clear().envs(setup.environment(listen)).env("RUST_LOG", "warn");
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("the program starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
     /// A request to `path`.
@@ -328,6 +360,11 @@ impl TestApp {
             .filter(|path| path.extension().is_some_and(|extension| extension == "eml"))
             .map(|path| std::fs::read_to_string(path).expect("a mail"))
             .collect()
+    }
+
+    /// A hand in the tables.
+    pub async fn sql(&self, statements: &str) {
+        self.setup.database.connect().await.batch_execute(statements).await.expect("it is done");
     }
 
     /// A number out of the database.

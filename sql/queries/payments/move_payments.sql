@@ -64,12 +64,14 @@ with item as materialized (
      where donation.id = written.donation_id
 ), history as (
     insert into payments.payment_state_history (payment_id, move_id, at, kind, source, event_id, verdict, reason,
-                                                from_status, to_status, version, provider_created, traceparent)
+                                                from_status, to_status, version, provider_created, traceparent, detail)
     select accepted.payment_id, accepted.move_id, accepted.at, row.kind, row.source, row.event_id, row.verdict, row.reason,
-           row.from_status, row.to_status, row.version, row.provider_created, row.traceparent
+           row.from_status, row.to_status, row.version, row.provider_created, row.traceparent,
+           row.detail
       from json_to_recordset($2::json) as row(
                payment_id uuid, ord integer, kind text, source text, event_id text, verdict text, reason text,
-               from_status text, to_status text, version bigint, provider_created bigint, traceparent text)
+               from_status text, to_status text, version bigint, provider_created bigint, traceparent text,
+               detail jsonb)
       join accepted on accepted.payment_id = row.payment_id
      order by accepted.payment_id, row.ord
 ), refund as (

@@ -28,7 +28,7 @@ use crate::gateways::error::GatewayError;
 use crate::gateways::stripe::Stripe;
 use crate::store::{ClaimedKey, Store, StoreError};
 use work::Work;
-pub use work::{EVENT_SCOPE, duplicate_of, event_answer};
+pub use work::{EVENT_SCOPE, duplicate_of, event_answer, wants_opening};
 
 /// What every payment actor uses.
 pub struct Tools {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use time::Duration;
 
-use super::work::{DECISIONS, Work, wants_opening};
+use super::work::{DECISIONS, Work, settled, wants_opening};
 use super::{PaymentError, Reply};
-use crate::domain::payment::change::Change;
-use crate::domain::payment::decide::Verdict;
+use crate::domain::payment::evidence::Evidence;
 use crate::domain::payment::{Payment, PaymentStatus};
 use crate::domain::provider::IntentSnapshot;
 use crate::gateways::error::GatewayError;
@@ -60,14 +59,12 @@ impl Work {
             if before.client_secret.is_some() {
                 return Ok(());
             }
-            let mut after = before.clone();
-            after.intent_id = Some(snapshot.id.clone());
-            after.client_secret.clone_from(&snapshot.client_secret);
-            let change = Change::between(&before, after, None);
-            let reason = "the provider created the intent".to_owned();
+            let evidence =
+                Evidence::Opened { intent_id: snapshot.id.clone(), client_secret: snapshot.client_secret.clone() };
+            let (verdict, reason, change) = settled(evidence.decide(&before))?;
             let cause = Cause {
                 traceparent: before.traceparent.clone(),
-                ..Cause::of_provider("intent.created", Verdict::Applied, reason)
+                ..Cause::of_provider("intent.created", verdict, reason, evidence)
             };
             if self.commit(&before, change, cause, None).await? == MoveOutcome::Moved {
                 return Ok(());
@@ -92,9 +89,9 @@ impl Work {
         target: PaymentStatus,
         reason: String,
     ) -> Result<(), PaymentError> {
-        let after = Payment { flag: Some(reason.clone()), ..before.clone() };
-        let change = Change::between(before, after, Some(target));
-        let cause = Cause::of_provider("intent.refused", Verdict::Applied, reason);
+        let evidence = Evidence::Unopened { target, reason };
+        let (verdict, reason, change) = settled(evidence.decide(before))?;
+        let cause = Cause::of_provider("intent.refused", verdict, reason, evidence);
         // On a conflict another process knows more; the next check looks again.
         self.commit(before, change, cause, None).await.map(drop)
     }

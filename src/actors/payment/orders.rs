@@ -10,8 +10,7 @@ use super::work::{DECISIONS, ORDER_ANSWER_HOURS, Work, order_answer, settled};
 use super::{Order, PaymentError, Reply};
 use crate::domain::payment::Payment;
 use crate::domain::payment::command::Refusal;
-use crate::domain::payment::decide::{Decision, adopt, decide};
-use crate::domain::provider::{IntentSnapshot, ProviderChange, ProviderEvent, RefundFact};
+use crate::domain::payment::evidence::Evidence;
 use crate::gateways::error::GatewayError;
 use crate::store::idempotency::KnownKey;
 use crate::store::{Cause, MoveOutcome};
@@ -21,12 +20,6 @@ const CHECK_UNKNOWN_AFTER: Duration = Duration::seconds(10);
 
 /// When a payment is checked whose order this process did not live to see answered.
 const CHECK_UNANSWERED_AFTER: Duration = Duration::seconds(60);
-
-/// What the provider answered to an order.
-enum News {
-    Intent(Box<IntentSnapshot>),
-    Refund(RefundFact),
-}
 
 /// An order that may be carried out.
 struct Begun {
@@ -44,7 +37,7 @@ impl Work {
         let stripe = &self.tools.stripe;
         let done = stripe.capture_intent(&begun.intent, Some(begun.amount_minor), &begun.provider_key).await;
         let snapshot = self.known(&order, done).await?;
-        self.take_over("capture", 200, order, News::Intent(Box::new(snapshot))).await
+        self.take_over("capture", 200, order, Evidence::Intent(Box::new(snapshot))).await
     }
 
     pub async fn cancel(&mut self, order: Order) -> Result<Reply, PaymentError> {
@@ -54,7 +47,7 @@ impl Work {
         };
         let done = self.tools.stripe.cancel_intent(&begun.intent, None, &begun.provider_key).await;
         let snapshot = self.known(&order, done).await?;
-        self.take_over("cancel", 200, order, News::Intent(Box::new(snapshot))).await
+        self.take_over("cancel", 200, order, Evidence::Intent(Box::new(snapshot))).await
     }
 
     pub async fn refund(
@@ -71,7 +64,7 @@ impl Work {
         let (amount, key) = (Some(begun.amount_minor), &begun.provider_key);
         let done = stripe.create_refund(&begun.intent, amount, reason.as_deref(), key).await;
         let refund = self.known(&order, done).await?;
-        self.take_over("refund", 201, order, News::Refund(refund)).await
+        self.take_over("refund", 201, order, Evidence::Refund(refund)).await
     }
 
     /// Whether the order may be carried out; the inner error is the stored answer to the same order. The key and the
@@ -131,10 +124,16 @@ impl Work {
         Ok(done?)
     }
 
-    async fn take_over(&mut self, kind: &str, status: i16, order: Order, news: News) -> Result<Reply, PaymentError> {
+    async fn take_over(
+        &mut self,
+        kind: &str,
+        status: i16,
+        order: Order,
+        news: Evidence,
+    ) -> Result<Reply, PaymentError> {
         for _ in 0..DECISIONS {
             let before = self.load().await?.clone();
-            let (verdict, reason, change) = settled(decide_news(&before, &news))?;
+            let (verdict, reason, change) = settled(news.decide(&before))?;
             let after = change.as_ref().map_or(&before, |change| &change.after);
             let now = self.tools.clock.now();
             let shown = Payment { updated_at: if change.is_some() { now } else { before.updated_at }, ..after.clone() };
@@ -145,7 +144,7 @@ impl Work {
             let cause = Cause {
                 source: "operator",
                 traceparent: order.traceparent.clone(),
-                ..Cause::of_provider(kind, verdict, format!("ordered by {}; {reason}", order.operator))
+                ..Cause::of_provider(kind, verdict, format!("ordered by {}; {reason}", order.operator), news.clone())
             };
             match self.commit(&before, change, cause, answer).await? {
                 MoveOutcome::Moved => {
@@ -163,26 +162,6 @@ impl Work {
             }
         }
         Err(PaymentError::Contended)
-    }
-}
-
-fn decide_news(payment: &Payment, news: &News) -> Decision {
-    match news {
-        News::Intent(snapshot) => adopt(payment, snapshot, None),
-        News::Refund(refund) => decide(payment, &as_event(refund), None),
-    }
-}
-
-/// A refund that the provider answered with says the same as the event that it will send.
-fn as_event(refund: &RefundFact) -> ProviderEvent {
-    ProviderEvent {
-        id: String::new(),
-        kind: "refund".to_owned(),
-        created: 0,
-        intent_id: None,
-        payment_id: None,
-        traceparent: None,
-        change: ProviderChange::Refund(refund.clone()),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::actors::committer::CommitMove;
 use crate::domain::fact::Fact;
 use crate::domain::ids::{MoveId, PaymentId};
 use crate::domain::payment::change::Change;
-use crate::domain::payment::decide::{Decision, Verdict, adopt, decide};
+use crate::domain::payment::decide::{Decision, Verdict};
+use crate::domain::payment::evidence::Evidence;
 use crate::domain::payment::{Payment, PaymentStatus};
 use crate::domain::provider::ProviderEvent;
 use crate::domain::retry::{CHECK_PAYMENT, wait_after};
@@ -73,7 +74,7 @@ impl Work {
     /// Applies an event. One that tells us our intent is followed by those that were parked for want of it.
     async fn take_in(
         &mut self,
-        event: &ProviderEvent,
+        event: &Arc<ProviderEvent>,
         traceparent: Option<String>,
     ) -> Result<EventAnswer, PaymentError> {
         let had_intent = self.load().await?.intent_id.is_some();
@@ -87,12 +88,13 @@ impl Work {
     /// Applies an event, asking the provider where events alone cannot decide.
     pub async fn apply(
         &mut self,
-        event: &ProviderEvent,
+        event: &Arc<ProviderEvent>,
         traceparent: Option<String>,
     ) -> Result<EventAnswer, PaymentError> {
         for _ in 0..DECISIONS {
-            let before = with_intent_of(self.load().await?, event);
-            let (verdict, reason, change) = self.judge(&before, event).await?;
+            let before = self.load().await?.clone();
+            let (evidence, decision) = self.judge(&before, event).await?;
+            let (verdict, reason, change) = settled(decision)?;
             let after = change.as_ref().map_or(&before, |change| &change.after);
             let answer = EventAnswer {
                 verdict,
@@ -108,6 +110,7 @@ impl Work {
                 provider_created: Some(event.created),
                 verdict,
                 reason,
+                evidence: Some(evidence),
                 traceparent: traceparent.clone(),
             };
             let stored = event_answer(&event.id, &answer, self.tools.clock.now())?;
@@ -120,21 +123,18 @@ impl Work {
         Err(PaymentError::Contended)
     }
 
-    async fn judge(
-        &self,
-        before: &Payment,
-        event: &ProviderEvent,
-    ) -> Result<(Verdict, String, Option<Change>), PaymentError> {
-        if event.intent_id.is_some() && before.intent_id != event.intent_id {
-            return Ok((Verdict::Rejected, "the event names another intent than this payment's".to_owned(), None));
+    /// Decides upon the event alone or, where that is not enough, upon the event and the provider's own view.
+    async fn judge(&self, before: &Payment, event: &Arc<ProviderEvent>) -> Result<(Evidence, Decision), PaymentError> {
+        let evidence = Evidence::Event { event: Arc::clone(event), answer: None };
+        let decision = evidence.decide(before);
+        if decision != Decision::AskProvider {
+            return Ok((evidence, decision));
         }
-        let mut decision = decide(before, event, None);
-        if decision == Decision::AskProvider {
-            let intent = before.intent_id.as_deref().ok_or(PaymentError::Contended)?;
-            let snapshot = self.tools.stripe.retrieve_intent(intent).await?;
-            decision = decide(before, event, Some(&snapshot));
-        }
-        settled(decision)
+        let intent = before.intent_id.as_deref().or(event.intent_id.as_deref()).ok_or(PaymentError::Contended)?;
+        let answer = Some(Box::new(self.tools.stripe.retrieve_intent(intent).await?));
+        let evidence = Evidence::Event { event: Arc::clone(event), answer };
+        let decision = evidence.decide(before);
+        Ok((evidence, decision))
     }
 
     async fn duplicate(&self, event: &ProviderEvent) -> Result<EventAnswer, PaymentError> {
@@ -164,11 +164,12 @@ impl Work {
                     return self.check_later(before).await;
                 }
             };
-            let (verdict, reason, change) = settled(adopt(&before, &snapshot, None))?;
+            let evidence = Evidence::Intent(Box::new(snapshot));
+            let (verdict, reason, change) = settled(evidence.decide(&before))?;
             if change.is_none() {
                 return self.check_later(before).await;
             }
-            let cause = Cause::of_provider("payment.checked", verdict, reason);
+            let cause = Cause::of_provider("payment.checked", verdict, reason, evidence);
             if self.commit(&before, change, cause, None).await? == MoveOutcome::Moved {
                 return Ok(Reply::State(Box::new(self.load().await?.clone())));
             }
@@ -230,7 +231,7 @@ impl Work {
 
 impl Cause {
     /// Something that the provider answered when we asked.
-    pub(super) fn of_provider(kind: &str, verdict: Verdict, reason: String) -> Self {
+    pub(super) fn of_provider(kind: &str, verdict: Verdict, reason: String, evidence: Evidence) -> Self {
         Self {
             kind: kind.to_owned(),
             source: "provider",
@@ -238,6 +239,7 @@ impl Cause {
             provider_created: None,
             verdict,
             reason,
+            evidence: Some(evidence),
             traceparent: None,
         }
     }
@@ -249,15 +251,6 @@ pub(super) fn settled(decision: Decision) -> Result<(Verdict, String, Option<Cha
         Decision::Settled { verdict, reason, change } => Ok((verdict, reason, change.map(|change| *change))),
         Decision::AskProvider => Err(PaymentError::Internal("the rule asks the provider twice".to_owned())),
     }
-}
-
-/// An event may come before our own commit of the intent: then it tells us which intent it is.
-fn with_intent_of(payment: &Payment, event: &ProviderEvent) -> Payment {
-    let mut payment = payment.clone();
-    if payment.intent_id.is_none() {
-        payment.intent_id.clone_from(&event.intent_id);
-    }
-    payment
 }
 
 fn assemble(
@@ -347,7 +340,7 @@ pub(super) fn order_answer(key: ClaimedKey, status: i16, body: &str, now: Offset
 }
 
 /// Whether the provider may still be asked to create this payment's intent.
-pub(super) fn wants_opening(payment: &Payment) -> bool {
+pub fn wants_opening(payment: &Payment) -> bool {
     payment.client_secret.is_none()
         && matches!(payment.status, PaymentStatus::Initiated | PaymentStatus::Processing | PaymentStatus::Failed)
         && payment.flag.is_none()

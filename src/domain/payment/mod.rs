@@ -1,15 +1,18 @@
 //! One payment: what is known of it, and what that adds up to.
 //!
 //! Reading order: [`status`] (the machine), this file (the state), [`mod@decide`] (what an event does to it), [`command`]
-//! (what an operator may ask for), [`change`] (a decision, ready to be committed).
+//! (what an operator may ask for), [`change`] (a decision, ready to be committed), [`evidence`] (what was decided upon,
+//! kept with every verdict), [`replay`] (deciding a whole history again).
 //!
 //! Deliberately absent: donors, mails, HTTP. A payment knows amounts and states.
 
 pub mod change;
 pub mod command;
 pub mod decide;
+pub mod evidence;
 #[cfg(test)]
 mod model;
+pub mod replay;
 pub mod status;
 
 use serde::Serialize;

@@ -3,6 +3,8 @@
 //!
 //! Deliberately absent: applying them. They go the road of webhooks, where duplicates are recognised.
 
+use serde_json::value::RawValue;
+
 use super::call::Call;
 use super::event::{self, WebhookEvent};
 use super::json::{RawList, ShapeError, decode};
@@ -49,11 +51,20 @@ impl EventQuery {
     }
 }
 
+/// One event as Stripe keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedEvent {
+    /// Read as a webhook is.
+    pub event: WebhookEvent,
+    /// What the webhook's body would be: kept if the event must wait for its payment.
+    pub body: String,
+}
+
 /// One page of events, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventPage {
-    /// Read one by one, as webhooks are.
-    pub events: Vec<WebhookEvent>,
+    /// Read one by one; a strange one spoils none.
+    pub events: Vec<ListedEvent>,
     /// The [`EventQuery::starting_after`] of the next page; `None` on the last one.
     pub next: Option<String>,
 }
@@ -61,8 +72,10 @@ pub struct EventPage {
 impl EventPage {
     fn read(json: &[u8]) -> Result<Self, ShapeError> {
         let list: RawList<'_> = decode(json)?;
-        let events: Vec<_> = list.data.iter().map(|raw| event::parse(raw.get().as_bytes())).collect();
-        let last = events.last().and_then(WebhookEvent::id).map(str::to_owned);
+        let listed =
+            |raw: &&RawValue| ListedEvent { event: event::parse(raw.get().as_bytes()), body: raw.get().to_owned() };
+        let events: Vec<_> = list.data.iter().map(listed).collect();
+        let last = events.last().and_then(|listed| listed.event.id()).map(str::to_owned);
         Ok(Self { next: last.filter(|_| list.has_more), events })
     }
 }
@@ -95,8 +108,11 @@ mod tests {
             ..EventQuery::default()
         };
         let first = stripe.list_events(&query).await.unwrap();
-        assert!(matches!(&first.events[0], WebhookEvent::Known(event) if event.change == ProviderChange::Canceled));
-        assert!(matches!(&first.events[1], WebhookEvent::Malformed(_)));
+        assert!(
+            matches!(&first.events[0].event, WebhookEvent::Known(event) if event.change == ProviderChange::Canceled)
+        );
+        assert!(matches!(&first.events[1].event, WebhookEvent::Malformed(_)));
+        assert!(first.events[1].body.starts_with(r#"{"id":"evt_1""#));
         query.starting_after = first.next;
         assert_eq!(stripe.list_events(&query).await.unwrap(), EventPage { events: Vec::new(), next: None });
         let asked = server.seen().remove(1);

@@ -23,7 +23,7 @@ mod snapshot;
 mod testing;
 mod transport;
 
-pub use backfill::{EventPage, EventQuery, MAXIMUM_PAGE};
+pub use backfill::{EventPage, EventQuery, ListedEvent, MAXIMUM_PAGE};
 pub use event::{MalformedEvent, WebhookEvent};
 pub use intents::NewIntent;
 pub use json::ShapeError;
