@@ -81,6 +81,8 @@ async fn ten_thousand_events_three_times_each_in_any_order_on_two_processes_end_
         assert_eq!(status(&app, donation).await, end_of(at), "{:?}", app.timeline(donation).await);
     }
     the_books_hold(&app, &second, &campaigns).await;
+    let (code, out, err) = app.setup.run(&["verify"]).await;
+    assert_eq!(code, 0, "{out}{err}");
     second.finish().await;
     app.finish().await;
 }

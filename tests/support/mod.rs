@@ -362,9 +362,10 @@ impl TestApp {
             .collect()
     }
 
-    /// A hand in the tables.
+    /// A hand in the tables, one that triggers do not stop.
     pub async fn sql(&self, statements: &str) {
-        self.setup.database.connect().await.batch_execute(statements).await.expect("it is done");
+        let statements = format!("set session_replication_role = replica; {statements}");
+        self.setup.database.connect().await.batch_execute(&statements).await.expect("it is done");
     }
 
     /// A number out of the database.
