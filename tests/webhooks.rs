@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use bb8_redis::redis;
 use careforall::domain::payment::PaymentStatus;
 use careforall::domain::payment::status::EDGES;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::services::wait_until;
+use crate::support::services::{redis_url, wait_until};
 use crate::support::{
     DEADLINE, Setup, TestApp, WEBHOOK_SECRET, donation_body, event, intent_event, now, signature, text,
 };
@@ -873,6 +874,25 @@ async fn a_declined_donor_may_try_again_with_the_same_intent() {
     app.settle(&donation, "FAILED").await;
     app.pay(&donation, "pm_card_visa").await;
     app.settle(&donation, "COMPLETED").await;
+    totals_become(&app, &campaign, 2500, 1).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_event_that_redis_calls_done_while_postgres_was_rolled_back_is_still_handled() {
+    let app = Setup::new().await.with_redis().start().await;
+    hold_events(&app).await;
+    let campaign = app.campaign().await;
+    let donation = app.donate(&campaign, 2500).await;
+    let event = intent_event(&donation, SUCCEEDED, now(), json!({}));
+    let mut info: redis::ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(redis_url()).unwrap();
+    info = info.clone().set_redis_settings(info.redis_settings().clone().set_db(1));
+    let mut redis = redis::Client::open(info).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let key = format!("{}webhook:{}", app.setup.prefix(), text(&event["id"]));
+    let done = json!({"verdict": "applied", "reason": "in a database that is gone"}).to_string();
+    let _: () = redis::cmd("SET").arg(&key).arg(done).arg("EX").arg(60).query_async(&mut redis).await.unwrap();
+    assert_eq!(verdict(&app, &event).await, "applied");
+    assert_eq!(verdict(&app, &event).await, "duplicate");
     totals_become(&app, &campaign, 2500, 1).await;
     app.finish().await;
 }

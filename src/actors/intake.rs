@@ -96,7 +96,16 @@ impl Intake {
         if let Some(answer) = remembered {
             return Ok(Some(answer));
         }
-        let Some(body) = self.cache.load_answer(event_id).await else { return Ok(None) };
+        // Redis says where it is worth to look; only Postgres says what is. A database that was rolled back under a Redis
+        // that was not must not lose the event.
+        if self.cache.load_answer(event_id).await.is_none() {
+            return Ok(None);
+        }
+        let stored = self.store.load_answer(super::payment::EVENT_SCOPE, event_id).await?;
+        let Some((_, body)) = stored.and_then(|known| known.answer) else {
+            tracing::warn!(event_id, "Redis remembers an event that Postgres does not know; it is handled");
+            return Ok(None);
+        };
         let answer = duplicate_of(&body)?;
         self.remember(event_id, &answer);
         Ok(Some(answer))

@@ -132,8 +132,22 @@ pub fn creation(campaign_id: CampaignId, amount_minor: i64) -> Creation {
         id: donation.payment_id,
         donation_id: donation.id,
         campaign_id,
+        updated_at: now,
+        ..new_payment(amount_minor)
+    };
+    let fact = Fact::of(&payment, &payment, FactKind::DonationCreated, now, None);
+    Creation { donation, fact, move_id: MoveId::at(now), key: None }
+}
+
+/// A payment as it is right after it was recorded.
+pub fn new_payment(amount_minor: i64) -> Payment {
+    let now = Clock::System.now();
+    Payment {
+        id: PaymentId::at(now),
+        donation_id: DonationId::at(now),
+        campaign_id: CampaignId::at(now),
         amount_minor,
-        currency,
+        currency: Currency::parse("EUR").unwrap(),
         manual_capture: false,
         status: PaymentStatus::Initiated,
         version: 1,
@@ -147,7 +161,5 @@ pub fn creation(campaign_id: CampaignId, amount_minor: i64) -> Creation {
         traceparent: None,
         checks: 0,
         updated_at: now,
-    };
-    let fact = Fact::of(&payment, &payment, FactKind::DonationCreated, now, None);
-    Creation { donation, fact, move_id: MoveId::at(now), key: None }
+    }
 }

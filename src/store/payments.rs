@@ -70,6 +70,7 @@ pub struct TimelineRow {
     reason: String,
     from: Option<String>,
     to: String,
+    version_before: i64,
     version: i64,
     traceparent: Option<String>,
 }
@@ -185,6 +186,7 @@ fn timeline_row(row: &Row) -> TimelineRow {
         reason: row.get("reason"),
         from: row.get("from_status"),
         to: row.get("to_status"),
+        version_before: row.get("version_before"),
         version: row.get("version"),
         traceparent: row.get("traceparent"),
     }

@@ -345,3 +345,32 @@ pub fn wants_opening(payment: &Payment) -> bool {
         && matches!(payment.status, PaymentStatus::Initiated | PaymentStatus::Processing | PaymentStatus::Failed)
         && payment.flag.is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn an_open_payment_asks_after_a_minute_then_five_then_an_hour_then_five_days_and_then_no_more() {
+        let clock = Clock::manual(OffsetDateTime::UNIX_EPOCH);
+        let mut payment = crate::actors::testing::new_payment(2500);
+        let mut waits = Vec::new();
+        while let Some(at) = next_check(&payment, clock.now()) {
+            let wait = at - clock.now();
+            waits.push(wait.whole_minutes());
+            clock.advance_ms(i64::try_from(wait.whole_milliseconds()).unwrap());
+            payment.checks += 1;
+        }
+        assert_eq!(waits, [1, 5, 60, 1440, 1440, 1440, 1440, 1440]);
+        assert_eq!(clock.now() - OffsetDateTime::UNIX_EPOCH, Duration::minutes(66) + Duration::days(5));
+    }
+
+    #[test]
+    fn a_payment_that_is_settled_asks_no_more() {
+        for status in PaymentStatus::ALL.into_iter().filter(|status| !status.is_open()) {
+            let payment = Payment { status, ..crate::actors::testing::new_payment(2500) };
+            assert_eq!(next_check(&payment, Clock::System.now()), None, "{status:?}");
+        }
+    }
+}
