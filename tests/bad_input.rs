@@ -3,7 +3,8 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::support::{Setup, TestApp, donation_body, text};
+use crate::support::services::wait_until;
+use crate::support::{DEADLINE, Setup, TestApp, donation_body, text};
 
 const UNKNOWN_ID: &str = "01980000-0000-7000-8000-000000000000";
 
@@ -31,8 +32,13 @@ async fn refused(case: &str, request: RequestBuilder, (status, slug, pointer): E
     problem
 }
 
-/// Rows of everything that a donation or an order could leave behind.
+/// Rows of everything that a donation or an order could leave behind, once what is on its way has arrived: an event that
+/// leaves the outbox leaves rows with its consumers.
 async fn rows(app: &TestApp) -> Vec<i64> {
+    wait_until("the outbox is empty", DEADLINE, async || {
+        app.count("select count(*) from donations.outbox_events").await == 0
+    })
+    .await;
     let mut rows = Vec::new();
     for table in [
         "donations.campaigns",
