@@ -299,6 +299,7 @@ impl App {
             let _ = bridge.send(Close).await;
         }
         self.outbox.do_send(Wake);
+        // Asked again and again, because another process may be the one that publishes; `LAST_ROUND` ends it.
         let emptied = async {
             while self.store.measure_outbox().await.is_ok_and(|outbox| outbox.waiting > outbox.dead) {
                 tokio::time::sleep(Duration::from_millis(20)).await;

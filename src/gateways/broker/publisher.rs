@@ -278,6 +278,7 @@ mod tests {
                     if round % 2 == 1 {
                         tokio::task::yield_now().await;
                         proxy.cut();
+                        // How long the outage lasts; nothing is waited for.
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         proxy.mend();
                     }
