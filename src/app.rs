@@ -15,7 +15,7 @@ use rand::RngCore;
 use time::OffsetDateTime;
 
 use crate::actors::audit::Audit;
-use crate::actors::bridge::{Bridge, Close, Road};
+use crate::actors::bridge::{Bridge, Close, News, Road};
 use crate::actors::committer::{Committer, DonationMoved, WakeAfterCommit};
 use crate::actors::courier::Courier;
 use crate::actors::facts::{Take, Wake};
@@ -24,7 +24,7 @@ use crate::actors::notification::Notification;
 use crate::actors::outbox::{Bus, Outbox};
 use crate::actors::payment::Tools;
 use crate::actors::registry::Payments;
-use crate::actors::totals::{TotalsActor, TotalsMemory};
+use crate::actors::totals::{CloseStreams, TotalsActor, TotalsMemory};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateways::broker::Publisher;
@@ -35,6 +35,7 @@ use crate::http::access::{AccessTokens, Operators, SCOPES};
 use crate::http::limits::Limits;
 use crate::http::observe::observe;
 use crate::http::problem::no_such_route;
+use crate::http::streams::Streams;
 use crate::http::{AppState, configure};
 use crate::sandbox::{Sandbox, SandboxError, SandboxSettings};
 use crate::store::cache::Cache;
@@ -132,6 +133,7 @@ pub struct App {
     draining: Arc<AtomicBool>,
     bridge: Option<Addr<Bridge>>,
     outbox: Addr<Outbox>,
+    totals: Addr<TotalsActor>,
     bus: Arc<Bus>,
     sandbox: Option<Sandbox>,
     arbiters: Vec<Arbiter>,
@@ -215,7 +217,8 @@ impl App {
             Vital::of("audit", &audit),
         ];
         vitals.extend(payments.registries().map(|registry| Vital::of("registry", registry)));
-        let (bus, bridge) = bus(&config, core, consumers);
+        let news = News { changes: totals.clone().recipient(), hears: totals.clone().recipient() };
+        let (bus, bridge) = bus(&config, core, consumers, news);
         vitals.extend(bridge.iter().map(|bridge| Vital::of("bridge", bridge)));
         let bus = Arc::new(bus);
         let outbox = start_in(core, Outbox::new(store.clone(), Arc::clone(&bus), clock.clone()));
@@ -235,8 +238,9 @@ impl App {
             committer,
             payments,
             intake,
-            totals,
+            totals: totals.clone(),
             totals_memory: memory,
+            streams: Streams::default(),
             bus: Arc::clone(&bus),
             bridge: bridge.clone(),
             stripe,
@@ -267,6 +271,7 @@ impl App {
             draining,
             bridge,
             outbox,
+            totals,
             bus,
             sandbox,
             arbiters,
@@ -294,6 +299,8 @@ impl App {
     pub async fn stop(self) {
         self.draining.store(true, Ordering::Release);
         tracing::info!("draining");
+        // Streams would hold the server up for all of its patience.
+        let _ = self.totals.send(CloseStreams).await;
         self.server.stop(true).await;
         if let Some(bridge) = &self.bridge {
             let _ = bridge.send(Close).await;
@@ -379,12 +386,13 @@ fn bus(
     config: &Config,
     core: &Arbiter,
     consumers: [(ConsumerQueue, Recipient<Take>); 3],
+    news: News,
 ) -> (Bus, Option<Addr<Bridge>>) {
     let Some(settings) = &config.broker else {
         return (Bus::InProcess(consumers.into_iter().map(|(_, consumer)| consumer).collect()), None);
     };
     let roads = consumers.into_iter().map(|(queue, consumer)| Road { queue, consumer }).collect();
-    let bridge = start_in(core, Bridge::new(settings.clone(), roads));
+    let bridge = start_in(core, Bridge::new(settings.clone(), roads, news));
     (Bus::Broker(Box::new(Publisher::new(settings.clone()))), Some(bridge))
 }
 

@@ -48,6 +48,10 @@ pub struct Metrics {
     pub totals_shared_reads: IntCounter,
     /// Refreshes of the materialized view, by outcome.
     pub totals_refreshes: IntCounterVec,
+    /// Checkpoints of the ledger, by outcome.
+    pub totals_checkpoints: IntCounterVec,
+    /// Open streams of totals.
+    pub totals_streams: IntGauge,
     /// Rows that one commit wrote, by kind.
     pub commit_rows: HistogramVec,
     /// How long one commit took, by kind.
@@ -159,6 +163,8 @@ impl Metrics {
             totals_answers: define.counters("totals_answers_total", "Answers of the totals by level", &["source"]),
             totals_shared_reads: define.counter("totals_shared_reads_total", "Readers that shared another's read"),
             totals_refreshes: define.counters("totals_refreshes_total", "Refreshes of the view", &["outcome"]),
+            totals_checkpoints: define.counters("totals_checkpoints_total", "Checkpoints of the ledger", &["outcome"]),
+            totals_streams: define.gauge("totals_streams", "Open streams of totals"),
             commit_rows: define.histograms("commit_rows", "Items written by one commit", BATCH, &["kind"]),
             commit_seconds: define.histograms("commit_seconds", "Duration of commits in seconds", SECONDS, &["kind"]),
             commit_failures: define.counters("commit_failures_total", "Items that failed to commit", &["reason"]),

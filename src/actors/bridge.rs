@@ -1,4 +1,5 @@
-//! The bridge: from the broker's queues to the consumers, and the consumers' word back to the broker.
+//! The bridge: from the broker's queues to the consumers, and the consumers' word back to the broker. Beside the queues that
+//! all replicas share, every process hears for itself of facts that change totals.
 //!
 //! Reconnects for ever (the gateway does). A batch is acknowledged only after its consumer took it. Deliberately absent:
 //! what facts mean.
@@ -7,6 +8,7 @@ use actix::prelude::*;
 use tokio::sync::watch;
 
 use super::facts::{Take, TakeError};
+use super::totals::{DropTotals, HearsFacts};
 use crate::domain::fact::Fact;
 use crate::gateways::broker::{BrokerSettings, Consumer, Delivery, Settle};
 use crate::gateways::topology::ConsumerQueue;
@@ -20,18 +22,27 @@ pub struct Road {
     pub consumer: Recipient<Take>,
 }
 
+/// Who is told of changed totals, and whether they are heard of at all.
+pub struct News {
+    /// Which campaigns changed.
+    pub changes: Recipient<DropTotals>,
+    /// Whether news come in.
+    pub hears: Recipient<HearsFacts>,
+}
+
 /// The actor.
 pub struct Bridge {
     settings: BrokerSettings,
     roads: Vec<Road>,
+    news: News,
     shutdown: watch::Sender<bool>,
     connected: Vec<watch::Receiver<bool>>,
 }
 
 impl Bridge {
-    /// A bridge over `roads`.
-    pub fn new(settings: BrokerSettings, roads: Vec<Road>) -> Self {
-        Self { settings, roads, shutdown: watch::Sender::new(false), connected: Vec::new() }
+    /// A bridge over `roads`, with an ear for `news`.
+    pub fn new(settings: BrokerSettings, roads: Vec<Road>, news: News) -> Self {
+        Self { settings, roads, news, shutdown: watch::Sender::new(false), connected: Vec::new() }
     }
 }
 
@@ -58,7 +69,34 @@ impl Actor for Bridge {
                 consumer.run(handler, shutdown).await;
             });
         }
+        let consumer = Consumer::of_news(self.settings.clone());
+        self.connected.push(consumer.connected());
+        actix_rt::spawn(tell_of_hearing(self.news.hears.clone(), consumer.connected()));
+        let (changes, shutdown) = (self.news.changes.clone(), self.shutdown.subscribe());
+        actix_rt::spawn(async move {
+            consumer.run(|batch| take_news(changes.clone(), batch), shutdown).await;
+        });
     }
+}
+
+/// Says at once that nothing is heard yet, and then whatever changes.
+async fn tell_of_hearing(hears: Recipient<HearsFacts>, mut connected: watch::Receiver<bool>) {
+    loop {
+        let is_hearing = *connected.borrow_and_update();
+        // Delivered in any case: it is rare, and what follows from it must not be left out.
+        hears.do_send(HearsFacts(is_hearing));
+        if connected.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// News are never refused: whoever missed one is right again when memory expires.
+async fn take_news(changes: Recipient<DropTotals>, batch: Vec<Delivery>) -> Vec<Settle> {
+    let facts: Vec<Fact> = batch.iter().filter_map(|delivery| parse(delivery, "news")).collect();
+    let _ = changes.send(DropTotals::by(&facts)).await;
+    METRICS.consumer_events.with_label_values(&["news", "taken"]).inc_by(facts.len() as u64);
+    vec![Settle::Ack; batch.len()]
 }
 
 impl Supervised for Bridge {

@@ -70,6 +70,13 @@ pub fn name(text: &str) -> Result<String, DonorError> {
     if is_address { Err(DonorError::NotAName) } else { Ok(name) }
 }
 
+/// What the public may see of a name: its first word that is no title, without the comma that follows a surname.
+pub fn first_name(name: &str) -> &str {
+    let is_name = |word: &&str| !word.ends_with(['.', ',']);
+    let word = name.split_whitespace().find(is_name).or_else(|| name.split_whitespace().next());
+    word.unwrap_or_default().trim_end_matches(',')
+}
+
 /// A text of at most `max_chars` characters that may have line breaks and tabs.
 pub fn paragraph(text: &str, max_chars: usize) -> Result<String, DonorError> {
     bounded(text.trim(), max_chars, |c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
@@ -148,6 +155,22 @@ mod tests {
             assert_eq!(email(bad), Err(DonorError::NotAnEmail), "{bad:?}");
         }
         assert!(matches!(email(&format!("jo@{}.org", "a".repeat(300))), Err(DonorError::TooLong(_))));
+    }
+
+    #[test]
+    fn the_public_sees_the_first_name_alone() {
+        let cases = [
+            ("Jo Donor", "Jo"),
+            ("Jo", "Jo"),
+            ("Dr. Ann Lee", "Ann"),
+            ("Lopez, Maria Elena", "Maria"),
+            ("J.", "J."),
+            ("Lopez,", "Lopez"),
+            ("Zoë O'Neil", "Zoë"),
+        ];
+        for (name, shown) in cases {
+            assert_eq!(first_name(name), shown);
+        }
     }
 
     #[test]

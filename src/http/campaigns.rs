@@ -11,6 +11,7 @@ use super::extract::{Json, limit, query};
 use super::idempotency::{answer, claimed_key};
 use super::problem::{FieldError, Problem};
 use crate::actors::committer::CommitVerdict;
+use crate::actors::totals::{DropTotals, GetFreshTotals};
 use crate::domain::campaign::{Campaign, CampaignStatus, is_slug};
 use crate::domain::donor::{line, paragraph};
 use crate::domain::ids::CampaignId;
@@ -146,8 +147,33 @@ pub async fn change(
 ) -> Result<HttpResponse, Problem> {
     operator(&request, &state, "campaigns:write").await?;
     let campaign = body.value.apply(find(&request, &state).await?, state.clock.now())?;
-    state.store.update_campaign(&campaign).await?;
+    update(&state, &campaign).await?;
     Ok(HttpResponse::Ok().json(campaign))
+}
+
+/// `POST /campaigns/{id or slug}/close`: it takes no donations any more; captures that come late still count. Closing it once
+/// more changes nothing.
+pub async fn close(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
+    operator(&request, &state, "campaigns:write").await?;
+    let campaign = find(&request, &state).await?;
+    match campaign.status {
+        CampaignStatus::Completed => Ok(HttpResponse::Ok().json(campaign)),
+        CampaignStatus::Cancelled => Err(Problem::conflict("campaign-cancelled", "the campaign was cancelled")),
+        CampaignStatus::Active | CampaignStatus::Paused => {
+            let now = state.clock.now();
+            let closed = Campaign { status: CampaignStatus::Completed, updated_at: now, ..campaign };
+            update(&state, &closed).await?;
+            Ok(HttpResponse::Ok().json(closed))
+        }
+    }
+}
+
+/// Writes it down. Totals show the goal: the next reader gets the new one, on every replica once Redis has it.
+async fn update(state: &AppState, campaign: &Campaign) -> Result<(), Problem> {
+    state.store.update_campaign(campaign).await?;
+    let _ = state.totals.send(DropTotals(vec![campaign.id])).await;
+    let _ = state.totals.send(GetFreshTotals { id: campaign.id }).await; // what fails here is right again in a moment
+    Ok(())
 }
 
 impl NewCampaign {

@@ -14,6 +14,7 @@ use super::idempotency::{answer, claimed_key};
 use super::problem::{FieldError, Problem};
 use crate::actors::committer::{CommitAnswer, CommitCreation};
 use crate::actors::payment::{Command, Reply};
+use crate::actors::totals::GetFreshTotals;
 use crate::domain::donation::{DonationStatus, NewDonation};
 use crate::domain::donor::{self, Donor};
 use crate::domain::fact::{Fact, FactKind};
@@ -171,6 +172,7 @@ fn fresh_view(donation: &NewDonation, payment: &Payment, access_token: String) -
         anonymous: donation.anonymous,
         message: donation.message.clone(),
         receipt_number: None::<i64>.map(receipt_label),
+        totals_version: None,
         access_token: Some(access_token),
         payment: DonationPayment {
             id: payment.id.uuid(),
@@ -239,6 +241,17 @@ async fn load(state: &AppState, id: DonationId) -> Result<DonationView, Problem>
     state.store.load_donation(id).await?.ok_or_else(|| Problem::not_found("donation"))
 }
 
+/// The totals are read after the donation, so that its gift is in them. Should that fail, the donation is shown all the same.
+async fn with_totals_version(state: &AppState, view: DonationView) -> DonationView {
+    let moved = [DonationStatus::Completed, DonationStatus::Refunded].map(DonationStatus::as_str);
+    if !moved.contains(&view.status.as_str()) {
+        return view;
+    }
+    let fresh = state.totals.send(GetFreshTotals { id: view.campaign_id.into() }).await;
+    let totals_version = fresh.ok().and_then(Result::ok).map(|totals| totals.version);
+    DonationView { totals_version, ..view }
+}
+
 /// `GET /donations/{id}`; with `after_version` and `wait` it answers when there is a newer version, or when time is up.
 pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     let id = DonationId::from(path_id(&request)?);
@@ -253,6 +266,7 @@ pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<Ht
     loop {
         let view = load(&state, id).await?;
         if asked.after_version.is_none_or(|version| view.version > version) || Instant::now() >= deadline {
+            let view = with_totals_version(&state, view).await;
             return Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(view));
         }
         let look = deadline.min(Instant::now() + POLL_LOOK);

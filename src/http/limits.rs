@@ -7,7 +7,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
@@ -67,9 +66,7 @@ impl Limits {
             Err(refused) => {
                 let wait = refused.wait_time_from(DefaultClock::default().now()).as_secs() + 1;
                 let detail = format!("At most {} requests in {} s.", self.limit.count, self.limit.per.as_secs());
-                let title = "Too many requests";
-                let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", title, detail);
-                Err(Box::new((problem.retry_after(wait), self.quote(0, wait))))
+                Err(Box::new((Problem::too_many(detail, wait), self.quote(0, wait))))
             }
         }
     }
@@ -82,8 +79,13 @@ impl Limits {
         }
     }
 
+    /// Whether clients are limited at all.
+    pub fn is_on(&self) -> bool {
+        self.limiter.is_some()
+    }
+
     /// The client's address: the peer's, or, behind proxies that we trust, the last one that no trusted proxy has.
-    fn client(&self, request: &HttpRequest) -> Option<IpAddr> {
+    pub fn client(&self, request: &HttpRequest) -> Option<IpAddr> {
         let mut address = request.peer_addr()?.ip().to_canonical();
         let forwarded: Vec<&str> = request
             .headers()

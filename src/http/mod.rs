@@ -13,7 +13,9 @@ pub mod observe;
 pub mod operations;
 pub mod payments;
 pub mod problem;
+pub mod streams;
 pub mod totals;
+pub mod wall;
 pub mod webhooks;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use crate::store::Store;
 use crate::store::cache::Cache;
 use access::{AccessTokens, Operators};
 use limits::Limits;
+use streams::Streams;
 
 /// The largest JSON body, in bytes.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
@@ -59,6 +62,8 @@ pub struct AppState {
     pub totals: Addr<TotalsActor>,
     /// Totals, level 0.
     pub totals_memory: TotalsMemory,
+    /// Open streams of totals.
+    pub streams: Streams,
     /// Where facts go.
     pub bus: Arc<Bus>,
     /// Where facts come from, if there is a broker.
@@ -95,7 +100,10 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
                 "/campaigns/{id}",
                 [(GET, web::to(campaigns::show)), (PATCH, web::to(campaigns::change))],
             ))
+            .service(resource("/campaigns/{id}/close", [(POST, web::to(campaigns::close))]))
+            .service(resource("/campaigns/{id}/donations", [(GET, web::to(wall::list))]))
             .service(resource("/campaigns/{id}/totals", [(GET, web::to(totals::show))]))
+            .service(resource("/campaigns/{id}/totals/stream", [(GET, web::to(streams::open))]))
             .service(resource("/donations", [(POST, web::to(donations::create))]))
             .service(resource("/donations/{id}", [(GET, web::to(donations::show))]))
             .service(resource("/payments", [(GET, web::to(payments::list))]))

@@ -124,6 +124,11 @@ impl Problem {
             .retry_after(RETRY_AFTER_S)
     }
 
+    /// More than a client may have.
+    pub fn too_many(detail: impl ToString, retry_after_s: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", detail).retry_after(retry_after_s)
+    }
+
     /// A fault of ours.
     pub fn internal(reason: impl fmt::Display) -> Self {
         tracing::error!(%reason, "a request is answered with 500");

@@ -21,16 +21,20 @@ struct TotalsQuery {
 pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     let min_version =
         if request.query_string().is_empty() { 0 } else { query::<TotalsQuery>(&request)?.min_version.unwrap_or(0) };
-    let named = request.match_info().get("id").and_then(|name| name.parse::<CampaignId>().ok());
-    let id = match named {
-        Some(id) => id,
-        None => find(&request, &state).await?.id,
-    };
+    let id = campaign_id(&request, &state).await?;
     if let Some(known) = state.totals_memory.get(id, min_version) {
         return Ok(send(known));
     }
     let told = state.totals.send(GetTotals { id, min_version }).await.map_err(Problem::unavailable)??;
     Ok(send(told))
+}
+
+/// The campaign that the path names; an identifier is not looked up, for whoever reads it next will.
+pub(super) async fn campaign_id(request: &HttpRequest, state: &AppState) -> Result<CampaignId, Problem> {
+    match request.match_info().get("id").and_then(|name| name.parse::<CampaignId>().ok()) {
+        Some(id) => Ok(id),
+        None => Ok(find(request, state).await?.id),
+    }
 }
 
 fn send(answer: TotalsAnswer) -> HttpResponse {

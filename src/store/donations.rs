@@ -154,6 +154,10 @@ pub struct DonationView {
     pub message: Option<String>,
     /// The receipt's number, once money arrived.
     pub receipt_number: Option<String>,
+    /// The version of the campaign's totals from which on this gift is counted; only once money moved. Ask for totals with
+    /// `min_version` of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub totals_version: Option<i64>,
     /// The token with which the donor may read it; only in the answer to its creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_token: Option<String>,
@@ -203,6 +207,7 @@ fn view(row: &Row) -> DonationView {
         anonymous: row.get("anonymous"),
         message: row.get("message"),
         receipt_number: receipt.map(crate::domain::notice::receipt_label),
+        totals_version: None,
         access_token: None,
         payment: DonationPayment {
             id: row.get("payment_id"),

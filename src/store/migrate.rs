@@ -22,6 +22,7 @@ const IS_REMEMBERED_CLUSTER: &str = "select value = convert_to(system_identifier
 /// to another cluster's past, and a line "from the future" would count twice: they are made lines of long ago.
 const ADOPT_LEDGER: &str = "begin;
     update payments.ledger_entries set xact_id = '3'::xid8;
+    delete from payments.ledger_checkpoints;
     refresh materialized view payments.campaign_totals;
     update donations.secrets set value = (select convert_to(system_identifier::text, 'UTF8') from pg_control_system())
      where name = 'cluster';

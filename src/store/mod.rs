@@ -20,6 +20,7 @@ pub mod payments;
 pub mod pool;
 pub mod totals;
 pub mod verify;
+pub mod wall;
 
 pub use donations::{ClaimedKey, Creation, CreationOutcome};
 pub use error::StoreError;

@@ -1,4 +1,4 @@
-//! Totals, levels 2 and 3: the materialized view with what its snapshot did not see, and the ledger itself.
+//! Totals, levels 2 and 3: the materialized view, or the ledger from its last checkpoint, with what neither has seen.
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -7,27 +7,38 @@ use super::pool::{execute, query_opt};
 use super::{Store, StoreError};
 use crate::domain::ids::CampaignId;
 use crate::domain::money::Currency;
-use crate::domain::totals::Totals;
+use crate::domain::totals::{Source, Totals};
 
-const READ_VIEW: &str = include_str!("../../sql/queries/totals/read_view.sql");
-const READ_LEDGER: &str = include_str!("../../sql/queries/totals/read_ledger.sql");
+const READ: &str = include_str!("../../sql/queries/totals/read_totals.sql");
+const CHECKPOINT: &str = include_str!("../../sql/queries/totals/write_checkpoint.sql");
 const REFRESH: &str = include_str!("../../sql/queries/totals/refresh_view.sql");
 /// A long ledger takes longer than a request may.
 const REFRESH_TIMEOUT: &str = "set statement_timeout = '10min'";
 const LOCK_REFRESH: &str = include_str!("../../sql/queries/totals/lock_refresh.sql");
 const UNLOCK_REFRESH: &str = include_str!("../../sql/queries/totals/unlock_refresh.sql");
 
+/// Totals that were read from the database.
+#[derive(Clone, Debug)]
+pub struct TotalsRead {
+    /// The totals.
+    pub totals: Totals,
+    /// The view, or the ledger from its last checkpoint.
+    pub source: Source,
+    /// How many lines the view or the checkpoint had not seen: the price of the read.
+    pub unseen_lines: i64,
+}
+
 impl Store {
-    /// Level 2; `None` where the view does not know the campaign yet.
-    pub async fn read_totals_view(&self, id: CampaignId, now: OffsetDateTime) -> Result<Option<Totals>, StoreError> {
+    /// Levels 2 and 3; `None` where there is no such campaign.
+    pub async fn read_totals(&self, id: CampaignId, now: OffsetDateTime) -> Result<Option<TotalsRead>, StoreError> {
         let client = self.pools.reader().await?;
-        query_opt(&client, READ_VIEW, &[&id.uuid()]).await?.map(|row| totals(&row, id, now)).transpose()
+        query_opt(&client, READ, &[&id.uuid()]).await?.map(|row| totals_read(&row, id, now)).transpose()
     }
 
-    /// Level 3; `None` where there is no such campaign.
-    pub async fn read_totals_ledger(&self, id: CampaignId, now: OffsetDateTime) -> Result<Option<Totals>, StoreError> {
+    /// Writes a campaign's sums down, so that the next read of the ledger begins there.
+    pub async fn write_checkpoint(&self, id: CampaignId, now: OffsetDateTime) -> Result<(), StoreError> {
         let client = self.pools.reader().await?;
-        query_opt(&client, READ_LEDGER, &[&id.uuid()]).await?.map(|row| totals(&row, id, now)).transpose()
+        execute(&client, CHECKPOINT, &[&id.uuid(), &now]).await.map(drop)
     }
 
     /// Refreshes the view, unless another process is at it; returns whether it did.
@@ -45,9 +56,9 @@ impl Store {
     }
 }
 
-fn totals(row: &Row, id: CampaignId, now: OffsetDateTime) -> Result<Totals, StoreError> {
+fn totals_read(row: &Row, id: CampaignId, now: OffsetDateTime) -> Result<TotalsRead, StoreError> {
     let currency: &str = row.get("currency");
-    Ok(Totals {
+    let totals = Totals {
         campaign_id: id,
         currency: Currency::parse(currency)
             .ok_or_else(|| StoreError::corrupt("donations.campaigns", "currency", currency))?,
@@ -57,5 +68,7 @@ fn totals(row: &Row, id: CampaignId, now: OffsetDateTime) -> Result<Totals, Stor
         goal_minor: row.get("goal_minor"),
         version: row.get("version"),
         as_of: now,
-    })
+    };
+    let source = if row.get::<_, &str>("source") == Source::View.as_str() { Source::View } else { Source::Realtime };
+    Ok(TotalsRead { totals, source, unseen_lines: row.get("unseen_lines") })
 }

@@ -14,6 +14,7 @@
 pub mod broker;
 pub mod crowd;
 pub mod proxy;
+pub mod redis;
 pub mod services;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Consumes one queue for ever: one session after another, with a growing wait between them when the broker is away.
+//! Consumes one queue for ever, or this process's own copy of the news: one session after another, with a growing wait between them when the broker is away.
 //!
 //! Deliberately absent: recognising second deliveries. The handler's own transaction does that by `message_id`.
 
@@ -7,7 +7,7 @@ use std::future::Future;
 use tokio::sync::watch;
 
 use crate::gateways::broker::outage::Outage;
-use crate::gateways::broker::session::{Delivery, Session, pause, requested};
+use crate::gateways::broker::session::{Delivery, Reads, Session, pause, requested};
 use crate::gateways::broker::settlement::Settle;
 use crate::gateways::broker::{BrokerError, BrokerSettings};
 use crate::gateways::topology::ConsumerQueue;
@@ -16,14 +16,20 @@ use crate::gateways::topology::ConsumerQueue;
 #[derive(Debug)]
 pub struct Consumer {
     settings: BrokerSettings,
-    queue: ConsumerQueue,
+    reads: Reads,
     connected: watch::Sender<bool>,
 }
 
 impl Consumer {
     /// A consumer that does nothing until [`Consumer::run`].
     pub fn new(settings: BrokerSettings, queue: ConsumerQueue) -> Self {
-        Self { settings, queue, connected: watch::Sender::new(false) }
+        Self { settings, reads: Reads::Shared(queue), connected: watch::Sender::new(false) }
+    }
+
+    /// A consumer of this process's own copy of every fact that changes totals, from when it is connected to when it is not:
+    /// what happens in between is not delivered later.
+    pub fn of_news(settings: BrokerSettings) -> Self {
+        Self { settings, reads: Reads::News, connected: watch::Sender::new(false) }
     }
 
     /// Shows whether deliveries flow at present.
@@ -41,12 +47,12 @@ impl Consumer {
         H: Fn(Vec<Delivery>) -> F,
         F: Future<Output = Vec<Settle>>,
     {
-        let mut outage = Outage::new(self.settings.topology().queue(self.queue));
+        let mut outage = Outage::new(self.reads.subject(&self.settings));
         while !*shutdown.borrow() {
             let session = tokio::select! {
                 biased;
                 () = requested(&shutdown) => return,
-                session = Session::open(&self.settings, self.queue) => session,
+                session = Session::open(&self.settings, self.reads) => session,
             };
             let ended = match session {
                 Ok(session) => self.consume(session, &handler, &shutdown, &mut outage).await,
@@ -105,7 +111,10 @@ mod tests {
     impl Running {
         /// `judge` gets a delivery and how many were seen before it.
         fn start(settings: BrokerSettings, judge: impl Fn(&Delivery, usize) -> Settle + 'static) -> Self {
-            let consumer = Consumer::new(settings, ConsumerQueue::Audit);
+            Self::of(Consumer::new(settings, ConsumerQueue::Audit), judge)
+        }
+
+        fn of(consumer: Consumer, judge: impl Fn(&Delivery, usize) -> Settle + 'static) -> Self {
             let (seen, connected, shutdown) =
                 (Rc::new(RefCell::new(Vec::new())), consumer.connected(), watch::Sender::new(false));
             let (memory, requested) = (Rc::clone(&seen), shutdown.subscribe());
@@ -255,6 +264,35 @@ mod tests {
             proxy.mend();
             eventually("all delivered", async || running.ids() == published).await;
             running.stop().await;
+        })
+        .await;
+    }
+
+    #[actix::test]
+    async fn news_reach_every_process_and_nothing_of_them_is_left_at_the_broker() {
+        Stage::run(async |stage| {
+            let start = || Running::of(Consumer::of_news(stage.settings()), |_, _| Settle::Ack);
+            let mut replicas = [start(), start()];
+            for replica in &mut replicas {
+                replica.connected.wait_for(|connected| *connected).await.unwrap();
+            }
+            let news = ["payment.completed", "payment.refunded"].map(event);
+            let other = [event("payment.authorized"), event("donation.created")];
+            stage.publish(&other).await;
+            stage.publish(&news).await;
+            for replica in &replicas {
+                eventually("heard", async || replica.ids() == ids(&news)).await;
+            }
+            for replica in replicas {
+                replica.stop().await;
+            }
+            // Whoever comes later hears what happens later.
+            let mut late = start();
+            late.connected.wait_for(|connected| *connected).await.unwrap();
+            let last = [event("payment.dispute_opened")];
+            stage.publish(&last).await;
+            eventually("heard", async || late.ids() == ids(&last)).await;
+            late.stop().await;
         })
         .await;
     }

@@ -48,6 +48,32 @@ struct Received {
     delivery: Delivery,
 }
 
+/// What a consumer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// A durable queue that all replicas share.
+    Shared(ConsumerQueue),
+    /// This process's own queue of facts that change totals, made anew by each session.
+    News,
+}
+
+impl Reads {
+    /// What the log and the broker call it.
+    pub(super) fn subject(self, settings: &BrokerSettings) -> String {
+        match self {
+            Self::Shared(queue) => settings.topology().queue(queue),
+            Self::News => format!("{} (news)", settings.topology().queue(ConsumerQueue::Totals)),
+        }
+    }
+
+    async fn queue(self, settings: &BrokerSettings, link: &Link) -> Result<String, BrokerError> {
+        match self {
+            Self::Shared(queue) => Ok(settings.topology().queue(queue)),
+            Self::News => Ok(settings.topology().declare_news(link.channel()).await?),
+        }
+    }
+}
+
 /// What follows a batch.
 enum Next {
     Batch,
@@ -60,10 +86,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) async fn open(settings: &BrokerSettings, queue: ConsumerQueue) -> Result<Self, BrokerError> {
-        let name = settings.topology().queue(queue);
-        let link = Link::open(settings, &format!("careforall consumer of {name}")).await?;
-        let stream = answer(start(&link, &name)).await?;
+    pub(super) async fn open(settings: &BrokerSettings, reads: Reads) -> Result<Self, BrokerError> {
+        let link = Link::open(settings, &format!("careforall consumer of {}", reads.subject(settings))).await?;
+        let queue = reads.queue(settings, &link).await?;
+        let stream = answer(start(&link, &queue)).await?;
         Ok(Self { link, stream })
     }
 

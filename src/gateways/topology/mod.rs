@@ -3,13 +3,15 @@
 //! [`Topology::declare`] makes it over AMQP, [`Topology::definitions_json`] writes it for `rabbitmqctl import_definitions`
 //! (`deploy/rabbitmq/definitions.json`), both from the same lists. It works on RabbitMQ 3.10 and on 4.x.
 //!
-//! Deliberately absent: the exclusive queue by which each process hears of stale totals (it belongs to one connection, not to
-//! the broker; and 4.x refuses transient queues that are not exclusive), users, permissions and policies.
+//! The exclusive queue by which each process hears of stale totals is in neither: it belongs to one connection, which makes it
+//! anew each time ([`Topology::declare_news`]); 4.x refuses transient queues that are not exclusive. Deliberately absent: users,
+//! permissions and policies.
 
 mod spec;
 
 use lapin::{Channel, ExchangeKind};
 use serde_json::json;
+use uuid::Uuid;
 
 pub use spec::TopologyError;
 use spec::{Argument, BindingSpec, ExchangeSpec, QueueSpec};
@@ -20,6 +22,8 @@ pub const DELIVERY_LIMIT: u32 = 20;
 pub const QUEUE_MAX_LENGTH: u32 = 1_000_000;
 /// Dead letters kept for an operator before the source queue holds on to further ones itself.
 pub const DEAD_LETTER_MAX_LENGTH: u32 = 100_000;
+/// Facts that wait for a process which does not keep up; by then all that it remembers of totals has expired.
+pub const NEWS_MAX_LENGTH: u32 = 10_000;
 /// Dead letters are looked at and put back; RabbitMQ 4 would drop them after 20 looks, and 3.10 knows no "without limit".
 const DEAD_LETTER_DELIVERY_LIMIT: u32 = 1_000_000;
 
@@ -127,6 +131,23 @@ impl Topology {
     /// The name of the direct exchange through which dead letters go to their queues.
     pub fn dead_letter_exchange(&self) -> String {
         format!("{}dead-letters", self.prefix)
+    }
+
+    /// Makes this connection's own queue of facts that change totals, which goes when the connection ends, and names it. Facts from
+    /// before it was made are not in it; beyond [`NEWS_MAX_LENGTH`] the oldest are dropped.
+    ///
+    /// # Errors
+    /// [`TopologyError`] where the broker refuses. The channel is closed then.
+    pub async fn declare_news(&self, channel: &Channel) -> Result<String, TopologyError> {
+        let queue = format!("{}.replica.{}", self.queue(ConsumerQueue::Totals), Uuid::new_v4());
+        QueueSpec { name: queue.clone(), arguments: vec![("x-max-length", Argument::Number(NEWS_MAX_LENGTH))] }
+            .declare_exclusive(channel)
+            .await?;
+        for &(_, exchange, pattern) in BINDINGS.iter().filter(|(queue, ..)| *queue == ConsumerQueue::Totals) {
+            let source = self.exchange(exchange);
+            BindingSpec { source, queue: queue.clone(), routing_key: pattern.to_owned() }.declare(channel).await?;
+        }
+        Ok(queue)
     }
 
     /// Declares everything; what exists alike stays as it is, so every connection may do it.

@@ -102,12 +102,21 @@ pub(super) struct QueueSpec {
 
 impl QueueSpec {
     pub(super) async fn declare(&self, channel: &Channel) -> Result<(), TopologyError> {
+        self.declare_with(channel, QueueDeclareOptions::durable()).await
+    }
+
+    /// For this connection alone; it goes with it.
+    pub(super) async fn declare_exclusive(&self, channel: &Channel) -> Result<(), TopologyError> {
+        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        self.declare_with(channel, options).await
+    }
+
+    async fn declare_with(&self, channel: &Channel, options: QueueDeclareOptions) -> Result<(), TopologyError> {
         let mut arguments = FieldTable::default();
         for (key, argument) in &self.arguments {
             arguments.insert(ShortString::from(*key), argument.amqp());
         }
-        let declared =
-            channel.queue_declare(self.name.as_str().into(), QueueDeclareOptions::durable(), arguments).await;
+        let declared = channel.queue_declare(self.name.as_str().into(), options, arguments).await;
         declared.map(drop).map_err(|error| TopologyError::new(format!("queue '{}'", self.name), &error))
     }
 
