@@ -115,16 +115,20 @@ async fn every_hand_in_the_tables_is_found() {
 }
 
 #[tokio::test]
-async fn a_stale_view_is_no_difference_and_a_wrong_one_is() {
+async fn a_stale_view_or_checkpoint_is_no_difference_and_a_wrong_one_is() {
     let app = Setup::new().await.start().await;
     let campaign = app.campaign().await;
     paid(&app, &campaign).await;
     app.sql("refresh materialized view payments.campaign_totals").await;
+    let checkpoint = include_str!("../sql/queries/totals/write_checkpoint.sql");
+    let id = format!("'{}'", text(&campaign["id"]));
+    app.sql(&checkpoint.replace("$1", &id).replace("$2", "now()")).await;
     paid(&app, &campaign).await;
     assert_eq!(app.command(&["verify"]).await.code, Some(0));
     // What the view has seen changes under it: no refresh, no new line.
     app.sql("update payments.ledger_entries set amount_minor = amount_minor + 1").await;
     let verified = app.command(&["verify"]).await;
     assert!(verified.out.contains("the view with what it has not seen says"), "{}", verified.out);
+    assert!(verified.out.contains("the checkpoint with what it has not seen says"), "{}", verified.out);
     app.finish().await;
 }

@@ -146,12 +146,15 @@ fn campaign_differences(books: &CampaignBooks) -> Vec<String> {
     if let Some(sum) = books.shown {
         compare("the view with what it has not seen says", sum);
     }
+    if let Some(sum) = books.reckoned {
+        compare("the checkpoint with what it has not seen says", sum);
+    }
     if books.miscounted_donors > 0 {
         let donors = counted(usize::try_from(books.miscounted_donors).unwrap_or(0), "donor");
         found.push(format!("{donors} with another number of gifts than of captured payments"));
     }
     if found.is_empty() {
-        found.push("the view counts another number of ledger lines than there are".to_owned());
+        found.push("view or checkpoint counts another number of ledger lines than there are".to_owned());
     }
     found
 }

@@ -37,6 +37,8 @@ pub struct CampaignBooks {
     pub payments: Sum,
     /// By the view with what its snapshot did not see; `None` where the view does not know the campaign yet.
     pub shown: Option<Sum>,
+    /// By the ledger's checkpoint with what its snapshot did not see; `None` where there is none yet.
+    pub reckoned: Option<Sum>,
     /// Donors whose number of gifts is not the number of their captured payments.
     pub miscounted_donors: i64,
 }
@@ -115,6 +117,9 @@ fn books(row: &Row) -> CampaignBooks {
         ledger: sum("ledger_raised", "ledger_donations", "ledger_donors"),
         payments: sum("paid_raised", "paid_donations", "paid_donors"),
         shown: row.get::<_, bool>("is_shown").then(|| sum("shown_raised", "shown_donations", "shown_donors")),
+        reckoned: row
+            .get::<_, bool>("is_reckoned")
+            .then(|| sum("reckoned_raised", "reckoned_donations", "reckoned_donors")),
         miscounted_donors: row.get("miscounted_donors"),
     }
 }

@@ -1,4 +1,5 @@
--- Campaigns whose books disagree: the ledger, the payments, the donors, and the view with what its snapshot did not see.
+-- Campaigns whose books disagree: the ledger, the payments, the donors, the view and the ledger's checkpoint, both with what
+-- their snapshots did not see.
 -- One statement, one snapshot. $1 one campaign, $2 how many at most.
 with campaign as (
     select id from donations.campaigns where $1::uuid is null or id = $1
@@ -40,6 +41,22 @@ with campaign as (
            seen.version + coalesce(unseen.version, 0) as version
       from payments.campaign_totals seen
       left join unseen using (campaign_id)
+), reckoned as (
+    select checkpoint.campaign_id, checkpoint.raised_minor + unseen.raised_minor as raised_minor,
+           checkpoint.donation_count + unseen.donation_count as donation_count,
+           checkpoint.donor_count + unseen.donor_count as donor_count,
+           checkpoint.version + unseen.version as version
+      from payments.ledger_checkpoints checkpoint
+     cross join lateral (
+           select coalesce(sum(entry.amount_minor), 0) as raised_minor,
+                  coalesce(sum(entry.donations_delta), 0) as donation_count,
+                  coalesce(sum(entry.donors_delta), 0) as donor_count,
+                  count(*) as version
+             from payments.ledger_entries entry
+            where entry.campaign_id = checkpoint.campaign_id
+              and entry.xact_id >= pg_snapshot_xmin(checkpoint.snapshot)
+              and not pg_visible_in_snapshot(entry.xact_id, checkpoint.snapshot)) as unseen
+     where $1::uuid is null or checkpoint.campaign_id = $1
 ), books as (
     select campaign.id,
            coalesce(ledger.raised_minor, 0)::bigint as ledger_raised,
@@ -53,19 +70,27 @@ with campaign as (
            coalesce(shown.donation_count, 0)::bigint as shown_donations,
            coalesce(shown.donor_count, 0)::bigint as shown_donors,
            coalesce(shown.version, 0)::bigint as shown_version,
+           reckoned.campaign_id is not null as is_reckoned,
+           coalesce(reckoned.raised_minor, 0)::bigint as reckoned_raised,
+           coalesce(reckoned.donation_count, 0)::bigint as reckoned_donations,
+           coalesce(reckoned.donor_count, 0)::bigint as reckoned_donors,
+           coalesce(reckoned.version, 0)::bigint as reckoned_version,
            coalesce(ledger.version, 0)::bigint as ledger_version,
            coalesce(miscounted.donors, 0)::bigint as miscounted_donors
       from campaign
       left join ledger on ledger.campaign_id = campaign.id
       left join paid on paid.campaign_id = campaign.id
       left join shown on shown.campaign_id = campaign.id
+      left join reckoned on reckoned.campaign_id = campaign.id
       left join miscounted on miscounted.campaign_id = campaign.id
 ), judged as (
     select books.*,
            (ledger_raised, ledger_donations, ledger_donors) is distinct from (paid_raised, paid_donations, paid_donors)
            or miscounted_donors > 0
            or is_shown and (ledger_raised, ledger_donations, ledger_donors, ledger_version)
-              is distinct from (shown_raised, shown_donations, shown_donors, shown_version) as differs
+              is distinct from (shown_raised, shown_donations, shown_donors, shown_version)
+           or is_reckoned and (ledger_raised, ledger_donations, ledger_donors, ledger_version)
+              is distinct from (reckoned_raised, reckoned_donations, reckoned_donors, reckoned_version) as differs
       from books
 )
 select judged.*, count(*) over () as differing
