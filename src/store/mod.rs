@@ -10,6 +10,7 @@ pub mod campaigns;
 pub mod donations;
 pub mod dossiers;
 pub mod embedded;
+pub mod endpoints;
 pub mod error;
 pub mod idempotency;
 pub mod migrate;
@@ -18,6 +19,8 @@ pub mod notices;
 pub mod outbox;
 pub mod payments;
 pub mod pool;
+pub mod presence;
+pub mod suppressions;
 pub mod totals;
 pub mod verify;
 
