@@ -28,7 +28,8 @@ use crate::actors::totals::{TotalsActor, TotalsMemory};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateways::broker::Publisher;
-use crate::gateways::mailer::{MailError, Mailer};
+use crate::gateways::delivery::DeliveryError;
+use crate::gateways::mailer::Mailer;
 use crate::gateways::stripe::{SettingsError, Stripe, StripeSettings};
 use crate::gateways::topology::ConsumerQueue;
 use crate::http::access::{AccessTokens, Operators, SCOPES};
@@ -92,7 +93,7 @@ pub enum StartError {
     Sandbox(#[from] SandboxError),
     /// The mail settings cannot be used.
     #[error(transparent)]
-    Mail(#[from] MailError),
+    Mail(#[from] DeliveryError),
     /// Redis's address cannot be used.
     #[error("REDIS_URL cannot be used: {0}")]
     Redis(String),

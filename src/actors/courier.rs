@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::facts::Wake;
 use crate::clock::Clock;
 use crate::domain::retry::{MAIL, wait_after};
-use crate::gateways::mailer::{Mail, MailError, Mailer, message_id};
+use crate::gateways::delivery::{Accepted, DeliveryError};
+use crate::gateways::mailer::{Mail, Mailer, message_id};
 use crate::metrics::METRICS;
 use crate::store::notices::{Attempt, DueNotice};
 use crate::store::{Store, StoreError};
@@ -136,12 +137,7 @@ impl Desk {
         }
     }
 
-    fn judge(
-        &self,
-        notice: &DueNotice,
-        sent: Result<crate::gateways::mailer::Accepted, MailError>,
-        duration_ms: i32,
-    ) -> Attempt {
+    fn judge(&self, notice: &DueNotice, sent: Result<Accepted, DeliveryError>, duration_ms: i32) -> Attempt {
         let now = self.clock.now();
         let base = Attempt {
             id: notice.id,
@@ -156,10 +152,11 @@ impl Desk {
             next_attempt_at: None,
         };
         match sent {
-            Ok(accepted) => Attempt { provider_id: accepted.provider_id, ..base },
-            Err(MailError::Transient { code, detail }) => {
+            Ok(accepted) => Attempt { provider_id: accepted.provider_id, code: accepted.code, ..base },
+            Err(DeliveryError::Transient { code, detail, retry_after }) => {
                 let tried = u32::try_from(notice.attempt - 1).unwrap_or(u32::MAX);
                 let wait = wait_after(MAIL, tried, rand::rng().random_range(0..1000));
+                let wait = wait.map(|wait| wait.max(retry_after.unwrap_or_default()));
                 let status = if wait.is_some() { "PENDING" } else { "DEAD" };
                 let next_attempt_at = wait.map(|wait| now + wait);
                 Attempt {
@@ -171,12 +168,13 @@ impl Desk {
                     ..base
                 }
             }
-            Err(MailError::Permanent { code, detail }) => {
+            Err(error @ (DeliveryError::Permanent { .. } | DeliveryError::Gone)) => {
+                let code = error.code().to_owned();
                 tracing::warn!(notice = %notice.id, code, "a message can never be delivered");
                 Attempt {
                     outcome: "PERMANENT",
                     code: Some(code),
-                    detail: Some(shorten(&detail)),
+                    detail: Some(shorten(&error.to_string())),
                     status: "DEAD",
                     ..base
                 }

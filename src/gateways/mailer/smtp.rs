@@ -13,7 +13,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use reqwest::Url;
 use tokio::time::timeout;
 
-use super::{Accepted, MailError};
+use crate::gateways::delivery::{Accepted, DeliveryError};
 
 /// Bounds one command and its answer.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
@@ -24,7 +24,6 @@ const MAX_CONNECTIONS: u32 = 4;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOPBACK_PORT: u16 = 25;
 const STARTTLS_PORT: u16 = 587;
-const MAX_DETAIL_CHARS: usize = 300;
 
 /// A relay that takes mails for the world. Clones share its connections.
 #[derive(Clone)]
@@ -63,7 +62,7 @@ impl Drop for SmtpRelay {
 }
 
 impl SmtpRelay {
-    pub(super) fn from_url(text: &str) -> Result<Self, MailError> {
+    pub(super) fn from_url(text: &str) -> Result<Self, DeliveryError> {
         let url = Url::parse(text).map_err(|error| settings(&format!("SMTP_URL is not a URL: {error}")))?;
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| settings("SMTP_URL names no host"))?.to_owned();
@@ -97,34 +96,34 @@ impl SmtpRelay {
         }
     }
 
-    pub(super) async fn send(&self, message: Message) -> Result<Accepted, MailError> {
+    pub(super) async fn send(&self, message: Message) -> Result<Accepted, DeliveryError> {
         let response = self.in_time(self.transport.send(message)).await?;
-        Ok(Accepted { provider_id: provider_id(&response) })
+        Ok(Accepted::new(provider_id(&response), response.code()))
     }
 
-    pub(super) async fn check(&self) -> Result<(), MailError> {
+    pub(super) async fn check(&self) -> Result<(), DeliveryError> {
         if self.in_time(self.transport.test_connection()).await? {
             return Ok(());
         }
-        Err(MailError::transient("connection", format!("{} hung up", self.address)))
+        Err(DeliveryError::transient("connection", format!("{} hung up", self.address)))
     }
 
-    async fn in_time<T>(&self, conversation: impl Future<Output = Result<T, SmtpError>>) -> Result<T, MailError> {
+    async fn in_time<T>(&self, conversation: impl Future<Output = Result<T, SmtpError>>) -> Result<T, DeliveryError> {
         match timeout(SEND_TIMEOUT, conversation).await {
             Ok(answer) => answer.map_err(|error| classify(&error)),
             Err(_) => {
                 let detail = format!("{} did not finish within {} s", self.address, SEND_TIMEOUT.as_secs());
-                Err(MailError::transient("timeout", detail))
+                Err(DeliveryError::transient("timeout", detail))
             }
         }
     }
 }
 
-fn settings(detail: &str) -> MailError {
-    MailError::permanent("settings", detail)
+fn settings(detail: &str) -> DeliveryError {
+    DeliveryError::permanent("settings", detail)
 }
 
-fn starttls(host: &str) -> Result<Tls, MailError> {
+fn starttls(host: &str) -> Result<Tls, DeliveryError> {
     let parameters = TlsParameters::new(host.to_owned());
     parameters.map(Tls::Required).map_err(|error| settings(&format!("TLS cannot be used: {error}")))
 }
@@ -134,18 +133,18 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn classify(error: &SmtpError) -> MailError {
+fn classify(error: &SmtpError) -> DeliveryError {
     let detail = reason(error);
     match error.status() {
         Some(code) if error.is_permanent() && !concerns_our_login(code) => {
-            MailError::permanent(&code.to_string(), detail)
+            DeliveryError::permanent(&code.to_string(), detail)
         }
-        Some(code) => MailError::transient(&code.to_string(), detail),
-        None if error.is_timeout() => MailError::transient("timeout", detail),
-        None if error.is_tls() => MailError::transient("tls", detail),
+        Some(code) => DeliveryError::transient(&code.to_string(), detail),
+        None if error.is_timeout() => DeliveryError::transient("timeout", detail),
+        None if error.is_tls() => DeliveryError::transient("tls", detail),
         // The relay offers no STARTTLS, or no way to log in.
-        None if error.is_client() => MailError::transient("relay", detail),
-        None => MailError::transient("connection", detail),
+        None if error.is_client() => DeliveryError::transient("relay", detail),
+        None => DeliveryError::transient("connection", detail),
     }
 }
 
@@ -154,16 +153,16 @@ fn concerns_our_login(code: Code) -> bool {
     code.category == Category::Unspecified3
 }
 
-/// The relay's words, bounded, and without the recipient's address that many relays repeat.
+/// The relay's words, without the recipient's address that many relays repeat.
 fn reason(error: &SmtpError) -> String {
     let said = error.to_string();
     let masked = said.split_whitespace().map(|word| if word.contains('@') { "<address>" } else { word });
-    masked.collect::<Vec<_>>().join(" ").chars().take(MAX_DETAIL_CHARS).collect()
+    masked.collect::<Vec<_>>().join(" ")
 }
 
 /// `2.0.0 Ok: queued as 4QX7…` is how most relays name what they took.
-fn provider_id(response: &Response) -> Option<String> {
+fn provider_id(response: &Response) -> Option<&str> {
     let line = response.first_line()?.trim();
     let id = line.rsplit_once("queued as ").map_or(line, |(_, id)| id);
-    (!id.is_empty()).then(|| id.chars().take(MAX_DETAIL_CHARS).collect())
+    (!id.is_empty()).then_some(id)
 }

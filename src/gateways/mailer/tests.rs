@@ -24,11 +24,8 @@ fn mail() -> Mail {
     }
 }
 
-fn code(error: &MailError) -> (&'static str, &str) {
-    match error {
-        MailError::Transient { code, .. } => ("transient", code),
-        MailError::Permanent { code, .. } => ("permanent", code),
-    }
+fn code(error: &DeliveryError) -> (&'static str, &str) {
+    (error.label(), error.code())
 }
 
 /// One conversation: every command gets 250, save those that begin with `refused`.
