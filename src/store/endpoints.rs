@@ -6,6 +6,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::pool::{execute, query, query_opt};
@@ -113,20 +114,16 @@ impl Store {
     pub async fn list_subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
         let client = self.pools.reader().await?;
         let rows = query(&client, SUBSCRIPTIONS, &[]).await?;
-        let subscription =
-            |row: &Row| Subscription { endpoint_id: row.get("id"), event_types: row.get("event_types") };
+        let subscription = |row: &Row| Subscription { endpoint_id: row.get("id"), event_types: row.get("event_types") };
         Ok(rows.iter().map(subscription).collect())
     }
 
     /// Makes an endpoint known; `false` when there are [`ENDPOINTS_MAX`] already.
     pub async fn create_endpoint(&self, it: &NewEndpoint) -> Result<bool, StoreError> {
         let client = self.pools.reader().await?;
-        let made = execute(
-            &client,
-            CREATE,
-            &[&it.id, &it.url, &it.description, &it.event_types, &it.secret, &it.created_at, &ENDPOINTS_MAX],
-        );
-        Ok(made.await? > 0)
+        let params: [&(dyn ToSql + Sync); 7] =
+            [&it.id, &it.url, &it.description, &it.event_types, &it.secret, &it.created_at, &ENDPOINTS_MAX];
+        Ok(execute(&client, CREATE, &params).await? > 0)
     }
 
     /// Changes an endpoint; `false` when there is none. Webhooks that wait for one that is disabled become dead.
@@ -137,8 +134,7 @@ impl Store {
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         let client = self.pools.reader().await?;
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-            [&id, &it.url, &it.description, &it.event_types, &it.enabled, &now];
+        let params: [&(dyn ToSql + Sync); 6] = [&id, &it.url, &it.description, &it.event_types, &it.enabled, &now];
         Ok(execute(&client, UPDATE, &params).await? > 0)
     }
 

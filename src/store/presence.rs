@@ -28,8 +28,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Between two attempts to get a session.
 const AGAIN: Duration = Duration::from_millis(200);
 /// The server lets go of a client that vanished without a word after 5 + 3 × 2 seconds.
-const SERVER_NOTICES: &str =
-    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c application_name=careforall-presence";
+const SERVER_NOTICES: &str = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c application_name=careforall-presence";
 const NEXT_NUMBER: &str = "select nextval('notifications.courier_numbers')::integer";
 /// The first half is a number of ours in the one space of advisory locks, beside the outbox's.
 const LOCK: &str = "select pg_try_advisory_lock(1128678256, $1)";
@@ -52,7 +51,8 @@ impl Drop for Ended {
 impl Presence {
     /// Gets a number, and keeps it as long as it can. Call it inside the runtime.
     pub fn start(mut config: Config) -> Self {
-        let options = config.get_options().map_or_else(|| SERVER_NOTICES.to_owned(), |it| format!("{it} {SERVER_NOTICES}"));
+        let options =
+            config.get_options().map_or_else(|| SERVER_NOTICES.to_owned(), |it| format!("{it} {SERVER_NOTICES}"));
         config.options(options);
         let (sender, number) = watch::channel(None);
         let task = std::sync::Arc::new(Ended(tokio::spawn(hold(config, sender))));

@@ -80,8 +80,8 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<SuppressionRow>, StoreError> {
         let client = self.pools.reader().await?;
-        let (channel, address, reason) =
-            cursor.map_or((None, None, None), |(channel, address, reason)| (Some(channel), Some(address), Some(reason)));
+        let (channel, address, reason) = cursor
+            .map_or((None, None, None), |(channel, address, reason)| (Some(channel), Some(address), Some(reason)));
         let rows = query(&client, LIST, &[&channel, &address, &reason, &limit]).await?;
         let row = |row: &tokio_postgres::Row| SuppressionRow {
             channel: row.get("channel"),

@@ -203,13 +203,8 @@ pub struct Due {
 pub fn due(fact: &Fact, roads: Roads<'_>) -> Vec<Due> {
     let mut due = Vec::new();
     if let Some(kind) = NoticeKind::due_for(fact.kind) {
-        let message = |channel, recipient| Due {
-            kind: kind.as_str(),
-            channel,
-            recipient,
-            endpoint_id: None,
-            payload: None,
-        };
+        let message =
+            |channel, recipient| Due { kind: kind.as_str(), channel, recipient, endpoint_id: None, payload: None };
         match kind.audience() {
             Audience::Donor => due.push(message(Channel::Email, None)),
             Audience::Operators => due.push(message(Channel::Email, Some(roads.operators.to_owned()))),

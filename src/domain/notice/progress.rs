@@ -26,15 +26,8 @@ pub enum NoticeStatus {
 
 impl NoticeStatus {
     /// Every status.
-    pub const ALL: [Self; 7] = [
-        Self::Pending,
-        Self::Sent,
-        Self::Delivered,
-        Self::Undelivered,
-        Self::Dead,
-        Self::Suppressed,
-        Self::Discarded,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Pending, Self::Sent, Self::Delivered, Self::Undelivered, Self::Dead, Self::Suppressed, Self::Discarded];
 
     /// The name in the API and in the database.
     pub fn as_str(self) -> &'static str {

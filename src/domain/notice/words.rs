@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn a_text_message_fits_into_one_whatever_the_title() {
-        for title in ["Wells", "Wells für Ösel", &"Long title ".repeat(30), &"{}€".repeat(60), "水", "Wells 🙂"] {
+        for title in ["Wells", "Wells für Ösel", &"Long title ".repeat(30), &"{}€".repeat(60), "水", "Wells 🙂"]
+        {
             for kind in NoticeKind::ALL {
                 let text = kind.text_message(&about(title));
                 let length: usize = text.chars().map(septets).sum();

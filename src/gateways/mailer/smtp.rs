@@ -19,7 +19,8 @@ use crate::gateways::delivery::{Accepted, DeliveryError};
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bounds the whole conversation, from the connection to the receipt.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-const MAX_CONNECTIONS: u32 = 4;
+/// Idle connections that are kept; more than mails that are under way at the same time would be of no use.
+const MAX_CONNECTIONS: u32 = 16;
 /// Relays hang up after some minutes; we do it first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOPBACK_PORT: u16 = 25;

@@ -129,7 +129,10 @@ impl Store {
         let client = self.pools.reader().await?;
         let rows = query(&client, CLAIM_MESSAGES, &[&channel.as_str(), &number, &now, &limit, &courtesies]).await?;
         let (silenced, claimed): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get("suppressed"));
-        Ok((claimed.into_iter().map(|row| claim(row, letter(row).map(Content::Letter))).collect(), silenced.len() as u64))
+        Ok((
+            claimed.into_iter().map(|row| claim(row, letter(row).map(Content::Letter))).collect(),
+            silenced.len() as u64,
+        ))
     }
 
     /// Enabled endpoints with something due.

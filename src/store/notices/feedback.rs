@@ -65,10 +65,7 @@ impl Store {
         }
         let record = transaction.prepare_cached(RECORD).await?;
         let moved = transaction
-            .execute(
-                &record,
-                &[&channel, &ours, &theirs, &it.status.as_str(), &it.provider_status, &it.at, &it.detail],
-            )
+            .execute(&record, &[&channel, &ours, &theirs, &it.status.as_str(), &it.provider_status, &it.at, &it.detail])
             .await?;
         transaction.commit().await?;
         Ok(moved > 0)
