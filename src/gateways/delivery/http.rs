@@ -33,9 +33,13 @@ pub fn builder(roots: &[String], idle_per_host: usize) -> Result<ClientBuilder, 
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         return Err(DeliveryError::permanent("settings", "no TLS provider is installed"));
     }
-    let mut certificates = Vec::with_capacity(roots.len());
+    let mut certificates = Vec::new();
     for root in roots {
-        certificates.push(Certificate::from_pem(root.as_bytes()).map_err(|error| settings(&error))?);
+        let found = Certificate::from_pem_bundle(root.as_bytes()).map_err(|error| settings(&error))?;
+        if found.is_empty() {
+            return Err(DeliveryError::permanent("settings", "a trusted authority is not a certificate in PEM"));
+        }
+        certificates.extend(found);
     }
     let builder = Client::builder()
         .user_agent(USER_AGENT)
@@ -91,15 +95,15 @@ pub fn cause(error: &reqwest::Error) -> String {
     innermost.map_or_else(|| "no further reason".to_owned(), |cause| cause.to_string())
 }
 
-/// The code for a request that got no answer, where it certainly did nothing: `tls` or `connection`.
+/// The code for a request that got no answer: `tls` or `connection`.
 pub fn unreached(error: &reqwest::Error) -> &'static str {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    let mut causes = causes.filter_map(|cause| {
-        // An `io::Error` hands out its payload's causes, but never the payload itself.
-        let payload = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        payload.map_or_else(|| cause.downcast_ref::<rustls::Error>(), |it| it.downcast_ref::<rustls::Error>())
-    });
-    if causes.next().is_some() { "tls" } else { "connection" }
+    if std::iter::successors(error.source(), |&cause| cause.source()).any(is_tls) { "tls" } else { "connection" }
+}
+
+/// An `io::Error` hands out its payload's causes, but never the payload itself; TLS wraps one in another.
+fn is_tls(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let payload = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    cause.is::<rustls::Error>() || payload.is_some_and(|payload| is_tls(payload))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod answer;
 pub mod twilio;
 
 use std::fmt;
+use std::time::Duration;
 
 use reqwest::{Client, Url};
 use time::OffsetDateTime;
@@ -89,6 +90,10 @@ impl Sms {
     /// # Errors
     /// [`DeliveryError::Permanent`] with the code `settings` when they cannot be used. It never repeats the token.
     pub fn new(settings: SmsSettings) -> Result<Self, DeliveryError> {
+        Self::with_timeout(settings, TIMEOUT)
+    }
+
+    fn with_timeout(settings: SmsSettings, timeout: Duration) -> Result<Self, DeliveryError> {
         let endpoint = endpoint(&settings)?;
         if settings.auth_token.is_empty() {
             return Err(unusable("the auth token is empty"));
@@ -96,7 +101,7 @@ impl Sms {
         if !is_phone(&settings.from) && !is_messaging_service(&settings.from) {
             return Err(unusable("the sender is neither a number in E.164 nor a messaging service's id (MG…)"));
         }
-        let client = http::builder(&[], MAXIMUM_IDLE)?.timeout(TIMEOUT);
+        let client = http::builder(&[], MAXIMUM_IDLE)?.timeout(timeout);
         Ok(Self { client: client.build().map_err(|error| http::settings(&error))?, endpoint, settings })
     }
 
