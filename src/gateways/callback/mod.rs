@@ -14,6 +14,7 @@ mod secret;
 mod signed;
 mod url;
 
+use std::fmt;
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
@@ -68,8 +69,8 @@ impl Default for CallbackSettings {
     }
 }
 
-/// One webhook, to one endpoint.
-#[derive(Clone, Debug)]
+/// One webhook, to one endpoint. Its `Debug` shows the id alone: the address may hold a secret, the body a donor's data.
+#[derive(Clone)]
 pub struct Callback {
     /// As it was registered; checked again.
     pub url: String,
@@ -81,6 +82,12 @@ pub struct Callback {
     pub body: String,
     /// The present secret, then the old one while it overlaps: a signature for each.
     pub secrets: Vec<EndpointSecret>,
+}
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callback").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// The way out for webhooks. Cheap to clone; clones share their connections, which are kept by scheme, host and port.

@@ -257,14 +257,16 @@ impl Canary {
     pub async fn visits(&self) -> usize {
         let last = TcpStream::connect((IpAddr::from([127, 0, 0, 1]), self.port)).await.unwrap();
         let own = last.local_addr().unwrap().port();
+        let before_ours = || {
+            let mut visitors = self.visitors.lock().unwrap();
+            visitors.pop_if(|port| *port == own).map(|_| visitors.len())
+        };
         let seen = async {
             loop {
-                let mut visitors = self.visitors.lock().unwrap();
-                if visitors.pop_if(|port| *port == own).is_some() {
-                    return visitors.len();
+                match before_ours() {
+                    Some(visits) => return visits,
+                    None => tokio::task::yield_now().await,
                 }
-                drop(visitors);
-                tokio::task::yield_now().await;
             }
         };
         timeout(Duration::from_secs(10), seen).await.expect("the canary is deaf")

@@ -148,10 +148,8 @@ fn is_loopback(host: &str) -> bool {
 fn classify(error: &SmtpError) -> DeliveryError {
     let detail = reason(error);
     match error.status() {
-        Some(code) if error.is_permanent() && !concerns_our_login(code) => {
-            DeliveryError::permanent(&code.to_string(), detail)
-        }
-        Some(code) => DeliveryError::transient(&code.to_string(), detail),
+        Some(code) if error.is_permanent() && !concerns_our_login(code) => DeliveryError::permanent(code, detail),
+        Some(code) => DeliveryError::transient(code, detail),
         None if error.is_timeout() => DeliveryError::transient("timeout", detail),
         None if error.is_tls() => DeliveryError::transient("tls", detail),
         // The relay offers no STARTTLS, or no way to log in.
