@@ -5,6 +5,8 @@
 //! hold one.
 
 pub(super) mod http;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ mod secret;
 mod signed;
 mod url;
 
+use std::fmt;
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
@@ -29,7 +30,7 @@ use super::delivery::{Accepted, DeliveryError};
 
 /// One attempt, from the name's resolution to the answer's status.
 pub const TIMEOUT: Duration = http::TIMEOUT;
-/// The most that is read of an answer, in bytes.
+/// The most that is read of an answer's body, in bytes; its head is bounded by the HTTP client, to some 400 KiB.
 pub const MAXIMUM_ANSWER_BYTES: usize = 64 * 1024;
 /// The longest body that is sent, in bytes; Standard Webhooks asks for less than 20 KB.
 pub const MAXIMUM_BODY_BYTES: usize = 256 * 1024;
@@ -68,8 +69,8 @@ impl Default for CallbackSettings {
     }
 }
 
-/// One webhook, to one endpoint.
-#[derive(Clone, Debug)]
+/// One webhook, to one endpoint. Its `Debug` shows the id alone: the address may hold a secret, the body a donor's data.
+#[derive(Clone)]
 pub struct Callback {
     /// As it was registered; checked again.
     pub url: String,
@@ -81,6 +82,12 @@ pub struct Callback {
     pub body: String,
     /// The present secret, then the old one while it overlaps: a signature for each.
     pub secrets: Vec<EndpointSecret>,
+}
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callback").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// The way out for webhooks. Cheap to clone; clones share their connections, which are kept by scheme, host and port.
@@ -155,7 +162,7 @@ fn judge(response: &Response, at: OffsetDateTime) -> Result<Accepted, DeliveryEr
     } else {
         format!("the endpoint answered {}", status.as_u16())
     };
-    let wait = http::retry_after(response.headers(), at);
+    let wait = http::retry_after(response.headers(), Some(at));
     Err(DeliveryError::transient(status.as_u16(), detail).after(wait))
 }
 

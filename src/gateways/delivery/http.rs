@@ -33,9 +33,13 @@ pub fn builder(roots: &[String], idle_per_host: usize) -> Result<ClientBuilder, 
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         return Err(DeliveryError::permanent("settings", "no TLS provider is installed"));
     }
-    let mut certificates = Vec::with_capacity(roots.len());
+    let mut certificates = Vec::new();
     for root in roots {
-        certificates.push(Certificate::from_pem(root.as_bytes()).map_err(|error| settings(&error))?);
+        let found = Certificate::from_pem_bundle(root.as_bytes()).map_err(|error| settings(&error))?;
+        if found.is_empty() {
+            return Err(DeliveryError::permanent("settings", "a trusted authority is not a certificate in PEM"));
+        }
+        certificates.extend(found);
     }
     let builder = Client::builder()
         .user_agent(USER_AGENT)
@@ -66,14 +70,15 @@ pub async fn read_up_to(response: &mut Response, limit: usize) -> Result<Vec<u8>
 }
 
 /// The wait that an answer asks for, in seconds or until a date (RFC 9110, section 10.2.3). A date is compared with the
-/// answer's own `Date`, so that a clock that is off does not matter, and without one with `now`.
-pub fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
+/// answer's own `Date`, so that a clock that is off does not matter, and without one with `now`; where that is not known
+/// either, a date says nothing.
+pub fn retry_after(headers: &HeaderMap, now: Option<OffsetDateTime>) -> Option<Duration> {
     let asked = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match asked.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let until = OffsetDateTime::parse(asked, &Rfc2822).ok()?;
-            let wait = until - date(headers, DATE).unwrap_or(now);
+            let wait = until - date(headers, DATE).or(now)?;
             // A date that is over asks for no wait.
             Duration::try_from(wait).unwrap_or_default()
         }
@@ -91,15 +96,15 @@ pub fn cause(error: &reqwest::Error) -> String {
     innermost.map_or_else(|| "no further reason".to_owned(), |cause| cause.to_string())
 }
 
-/// The code for a request that got no answer, where it certainly did nothing: `tls` or `connection`.
+/// The code for a request that got no answer: `tls` or `connection`.
 pub fn unreached(error: &reqwest::Error) -> &'static str {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    let mut causes = causes.filter_map(|cause| {
-        // An `io::Error` hands out its payload's causes, but never the payload itself.
-        let payload = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        payload.map_or_else(|| cause.downcast_ref::<rustls::Error>(), |it| it.downcast_ref::<rustls::Error>())
-    });
-    if causes.next().is_some() { "tls" } else { "connection" }
+    if std::iter::successors(error.source(), |&cause| cause.source()).any(is_tls) { "tls" } else { "connection" }
+}
+
+/// An `io::Error` hands out its payload's causes, but never the payload itself; TLS wraps one in another.
+fn is_tls(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let payload = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    cause.is::<rustls::Error>() || payload.is_some_and(|payload| is_tls(payload))
 }
 
 #[cfg(test)]
@@ -114,7 +119,7 @@ mod tests {
     fn asked(value: &'static str, date: Option<&'static str>) -> Option<u64> {
         let mut headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
         headers.extend(date.map(|date| (DATE, HeaderValue::from_static(date))));
-        retry_after(&headers, NOW).map(|wait| wait.as_secs())
+        retry_after(&headers, Some(NOW)).map(|wait| wait.as_secs())
     }
 
     #[test]
@@ -134,6 +139,8 @@ mod tests {
         ] {
             assert_eq!(asked(value, date), seconds, "{value}");
         }
-        assert_eq!(retry_after(&HeaderMap::new(), NOW), None);
+        assert_eq!(retry_after(&HeaderMap::new(), Some(NOW)), None);
+        let date = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"))]);
+        assert_eq!(retry_after(&date, None), None);
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::transport::smtp::response::{Category, Code, Response};
 use lettre::transport::smtp::{Error as SmtpError, PoolConfig};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
@@ -64,6 +64,12 @@ impl Drop for SmtpRelay {
 
 impl SmtpRelay {
     pub(super) fn from_url(text: &str) -> Result<Self, DeliveryError> {
+        Self::with(text, is_loopback, &[])
+    }
+
+    /// `plain` says whether a host may be spoken to without TLS; `roots` are authorities in PEM, trusted beside the
+    /// usual ones.
+    pub(super) fn with(text: &str, plain: fn(&str) -> bool, roots: &[String]) -> Result<Self, DeliveryError> {
         let url = Url::parse(text).map_err(|error| settings(&format!("SMTP_URL is not a URL: {error}")))?;
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| settings("SMTP_URL names no host"))?.to_owned();
@@ -72,15 +78,17 @@ impl SmtpRelay {
         }
         let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(text);
         let builder = builder.map_err(|error| settings(&format!("SMTP_URL cannot be used: {error}")))?;
-        let encryption = match (url.scheme(), is_loopback(&host)) {
-            ("smtps", _) => Encryption::Tls,
-            (_, false) => Encryption::Starttls,
-            (_, true) => Encryption::None,
+        let encryption = match url.scheme() {
+            "smtps" => Encryption::Tls,
+            _ if plain(&host) => Encryption::None,
+            _ => Encryption::Starttls,
         };
         let builder = match encryption {
-            // The builder made of the URL knows it already.
-            Encryption::Tls => builder,
-            Encryption::Starttls => builder.port(url.port().unwrap_or(STARTTLS_PORT)).tls(starttls(&host)?),
+            // The builder made of the URL knows the port already.
+            Encryption::Tls => builder.tls(Tls::Wrapper(tls(&host, roots)?)),
+            Encryption::Starttls => {
+                builder.port(url.port().unwrap_or(STARTTLS_PORT)).tls(Tls::Required(tls(&host, roots)?))
+            }
             Encryption::None => builder.port(url.port().unwrap_or(LOOPBACK_PORT)),
         };
         let pool = PoolConfig::new().max_size(MAX_CONNECTIONS).idle_timeout(IDLE_TIMEOUT);
@@ -124,9 +132,13 @@ fn settings(detail: &str) -> DeliveryError {
     DeliveryError::permanent("settings", detail)
 }
 
-fn starttls(host: &str) -> Result<Tls, DeliveryError> {
-    let parameters = TlsParameters::new(host.to_owned());
-    parameters.map(Tls::Required).map_err(|error| settings(&format!("TLS cannot be used: {error}")))
+fn tls(host: &str, roots: &[String]) -> Result<TlsParameters, DeliveryError> {
+    let unusable = |error: SmtpError| settings(&format!("TLS cannot be used: {error}"));
+    let mut parameters = TlsParameters::builder(host.to_owned());
+    for root in roots {
+        parameters = parameters.add_root_certificate(Certificate::from_pem(root.as_bytes()).map_err(unusable)?);
+    }
+    parameters.build().map_err(unusable)
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -137,10 +149,8 @@ fn is_loopback(host: &str) -> bool {
 fn classify(error: &SmtpError) -> DeliveryError {
     let detail = reason(error);
     match error.status() {
-        Some(code) if error.is_permanent() && !concerns_our_login(code) => {
-            DeliveryError::permanent(&code.to_string(), detail)
-        }
-        Some(code) => DeliveryError::transient(&code.to_string(), detail),
+        Some(code) if error.is_permanent() && !concerns_our_login(code) => DeliveryError::permanent(code, detail),
+        Some(code) => DeliveryError::transient(code, detail),
         None if error.is_timeout() => DeliveryError::transient("timeout", detail),
         None if error.is_tls() => DeliveryError::transient("tls", detail),
         // The relay offers no STARTTLS, or no way to log in.

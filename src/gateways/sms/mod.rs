@@ -12,9 +12,9 @@ mod answer;
 pub mod twilio;
 
 use std::fmt;
+use std::time::Duration;
 
 use reqwest::{Client, Url};
-use time::OffsetDateTime;
 
 use super::delivery::http::{self, TIMEOUT};
 use super::delivery::{Accepted, DeliveryError};
@@ -89,6 +89,10 @@ impl Sms {
     /// # Errors
     /// [`DeliveryError::Permanent`] with the code `settings` when they cannot be used. It never repeats the token.
     pub fn new(settings: SmsSettings) -> Result<Self, DeliveryError> {
+        Self::with_timeout(settings, TIMEOUT)
+    }
+
+    fn with_timeout(settings: SmsSettings, timeout: Duration) -> Result<Self, DeliveryError> {
         let endpoint = endpoint(&settings)?;
         if settings.auth_token.is_empty() {
             return Err(unusable("the auth token is empty"));
@@ -96,7 +100,7 @@ impl Sms {
         if !is_phone(&settings.from) && !is_messaging_service(&settings.from) {
             return Err(unusable("the sender is neither a number in E.164 nor a messaging service's id (MG…)"));
         }
-        let client = http::builder(&[], MAXIMUM_IDLE)?.timeout(TIMEOUT);
+        let client = http::builder(&[], MAXIMUM_IDLE)?.timeout(timeout);
         Ok(Self { client: client.build().map_err(|error| http::settings(&error))?, endpoint, settings })
     }
 
@@ -120,9 +124,7 @@ impl Sms {
         if status.is_success() {
             return Ok(answer::accepted(status, &body));
         }
-        // Twilio asks to wait for seconds; a date without the answer's own `Date` is not worth a clock here.
-        let wait = http::retry_after(&headers, OffsetDateTime::UNIX_EPOCH);
-        Err(answer::refused(status, &body).after(wait))
+        Err(answer::refused(status, &body).after(http::retry_after(&headers, None)))
     }
 
     fn form<'a>(&'a self, message: &'a TextMessage) -> Vec<(&'static str, &'a str)> {
