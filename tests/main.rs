@@ -11,6 +11,7 @@ mod bad_input;
 mod crash;
 mod explain;
 mod life;
+mod notifications;
 mod outage;
 mod reconcile;
 mod replicas;
