@@ -72,3 +72,53 @@ impl Handler<Take> for Notification {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::actors::testing::World;
+    use crate::domain::fact::FactKind;
+    use crate::domain::ids::NoticeId;
+    use crate::store::endpoints::NewEndpoint;
+
+    async fn partner(store: &Store, clock: &Clock) {
+        let now = clock.now();
+        let endpoint = NewEndpoint {
+            id: NoticeId::at(now).uuid(),
+            url: "https://partner.example/hook".to_owned(),
+            description: None,
+            event_types: Vec::new(),
+            secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+            created_at: now,
+        };
+        assert!(store.create_endpoint(&endpoint).await.unwrap());
+    }
+
+    #[actix::test]
+    async fn facts_that_come_twice_at_once_are_due_once() {
+        let world = World::new().await;
+        let (store, clock) = (world.tools.store.clone(), world.tools.clock.clone());
+        partner(&store, &clock).await;
+        partner(&store, &clock).await;
+        let payments = [world.payment().await, world.payment().await];
+        let facts: Vec<Fact> = payments
+            .iter()
+            .flat_map(|it| FactKind::ALL.map(|kind| Fact::of(it, it, kind, clock.now(), None)))
+            .collect();
+        let consumer = Notification::new(store, clock, "ops@example.org".to_owned(), true, Vec::new()).start();
+        // Whole, in halves and turned round, all at once, as two processes and a broker that repeats would have it.
+        let turned: Vec<Fact> = facts.iter().rev().cloned().collect();
+        let batches = [facts.clone(), facts[..7].to_vec(), facts[5..].to_vec(), turned, facts];
+        for taken in join_all(batches.map(|batch| consumer.send(Take(batch)))).await {
+            taken.unwrap().unwrap();
+        }
+        let count = async |what: &str| {
+            world.count(&format!("select count(*) from notifications.notifications where {what}")).await
+        };
+        assert_eq!(count("channel = 'EMAIL'").await, 12, "six kinds of each payment");
+        assert_eq!(count("channel = 'SMS'").await, 0, "nobody gave a phone");
+        assert_eq!(count("channel = 'WEBHOOK'").await, 40, "every fact to both partners");
+    }
+}

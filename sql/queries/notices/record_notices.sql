@@ -13,4 +13,6 @@ select item.id, item.event_id, item.kind, item.channel,
                currency, traceparent, created_at)
   join donations.donations donation on donation.id = item.donation_id
  where item.recipient is not null or item.channel <> 'SMS' or donation.donor_phone is not null
+-- Always in the same order, so that two consumers of the same facts wait for each other and cannot deadlock.
+ order by item.event_id, item.kind, item.channel, item.recipient
 on conflict (event_id, kind, channel, recipient) do nothing
