@@ -103,5 +103,13 @@ pub fn message_id(notice_id: Uuid, from: &str) -> String {
     format!("{notice_id}@{}", if usable { domain } else { "localhost" })
 }
 
+/// The notice that a `Message-ID` of [`message_id`]'s making stands for, with or without brackets: for those who report
+/// what became of a mail.
+pub fn notice_of(message_id: &str) -> Option<Uuid> {
+    let bare = message_id.trim().trim_start_matches('<').trim_end_matches('>');
+    let (notice_id, _) = bare.split_once('@')?;
+    Uuid::try_parse(notice_id).ok()
+}
+
 #[cfg(test)]
 mod tests;

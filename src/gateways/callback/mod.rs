@@ -30,7 +30,7 @@ use super::delivery::{Accepted, DeliveryError};
 
 /// One attempt, from the name's resolution to the answer's status.
 pub const TIMEOUT: Duration = http::TIMEOUT;
-/// The most that is read of an answer, in bytes.
+/// The most that is read of an answer's body, in bytes; its head is bounded by the HTTP client, to some 400 KiB.
 pub const MAXIMUM_ANSWER_BYTES: usize = 64 * 1024;
 /// The longest body that is sent, in bytes; Standard Webhooks asks for less than 20 KB.
 pub const MAXIMUM_BODY_BYTES: usize = 256 * 1024;
@@ -162,7 +162,7 @@ fn judge(response: &Response, at: OffsetDateTime) -> Result<Accepted, DeliveryEr
     } else {
         format!("the endpoint answered {}", status.as_u16())
     };
-    let wait = http::retry_after(response.headers(), at);
+    let wait = http::retry_after(response.headers(), Some(at));
     Err(DeliveryError::transient(status.as_u16(), detail).after(wait))
 }
 

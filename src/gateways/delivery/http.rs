@@ -70,14 +70,15 @@ pub async fn read_up_to(response: &mut Response, limit: usize) -> Result<Vec<u8>
 }
 
 /// The wait that an answer asks for, in seconds or until a date (RFC 9110, section 10.2.3). A date is compared with the
-/// answer's own `Date`, so that a clock that is off does not matter, and without one with `now`.
-pub fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
+/// answer's own `Date`, so that a clock that is off does not matter, and without one with `now`; where that is not known
+/// either, a date says nothing.
+pub fn retry_after(headers: &HeaderMap, now: Option<OffsetDateTime>) -> Option<Duration> {
     let asked = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match asked.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let until = OffsetDateTime::parse(asked, &Rfc2822).ok()?;
-            let wait = until - date(headers, DATE).unwrap_or(now);
+            let wait = until - date(headers, DATE).or(now)?;
             // A date that is over asks for no wait.
             Duration::try_from(wait).unwrap_or_default()
         }
@@ -118,7 +119,7 @@ mod tests {
     fn asked(value: &'static str, date: Option<&'static str>) -> Option<u64> {
         let mut headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
         headers.extend(date.map(|date| (DATE, HeaderValue::from_static(date))));
-        retry_after(&headers, NOW).map(|wait| wait.as_secs())
+        retry_after(&headers, Some(NOW)).map(|wait| wait.as_secs())
     }
 
     #[test]
@@ -138,6 +139,8 @@ mod tests {
         ] {
             assert_eq!(asked(value, date), seconds, "{value}");
         }
-        assert_eq!(retry_after(&HeaderMap::new(), NOW), None);
+        assert_eq!(retry_after(&HeaderMap::new(), Some(NOW)), None);
+        let date = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"))]);
+        assert_eq!(retry_after(&date, None), None);
     }
 }

@@ -205,6 +205,11 @@ fn a_message_id_is_the_notices_own_and_survives_any_sender() {
     assert_eq!(message_id(NOTICE, "a@b.example"), format!("{NOTICE}@b.example"));
     assert_eq!(message_id(NOTICE, "nonsense"), format!("{NOTICE}@localhost"));
     assert_eq!(message_id(NOTICE, "x <a@b c>"), format!("{NOTICE}@localhost"));
+    assert_eq!(notice_of(&message_id(NOTICE, "a@b.example")), Some(NOTICE));
+    assert_eq!(notice_of(&format!("<{NOTICE}@b.example>")), Some(NOTICE));
+    for foreign in ["", "@", "x@y", "LRzXl_NHStOGhQ4kofSm_A@ismtpd0039p1iad1.sendgrid.net", &NOTICE.to_string()] {
+        assert_eq!(notice_of(foreign), None, "{foreign}");
+    }
 }
 
 /// `aiosmtpd` on a free port: says the port first, then each mail that it took.

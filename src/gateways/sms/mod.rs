@@ -15,7 +15,6 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::{Client, Url};
-use time::OffsetDateTime;
 
 use super::delivery::http::{self, TIMEOUT};
 use super::delivery::{Accepted, DeliveryError};
@@ -125,9 +124,7 @@ impl Sms {
         if status.is_success() {
             return Ok(answer::accepted(status, &body));
         }
-        // Twilio asks to wait for seconds; a date without the answer's own `Date` is not worth a clock here.
-        let wait = http::retry_after(&headers, OffsetDateTime::UNIX_EPOCH);
-        Err(answer::refused(status, &body).after(wait))
+        Err(answer::refused(status, &body).after(http::retry_after(&headers, None)))
     }
 
     fn form<'a>(&'a self, message: &'a TextMessage) -> Vec<(&'static str, &'a str)> {
