@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use crate::actors::audit::Audit;
 use crate::actors::bridge::{Bridge, Close, News, Road};
 use crate::actors::committer::{Committer, DonationMoved, WakeAfterCommit};
-use crate::actors::courier::Courier;
+use crate::actors::courier::{Courier, Finish, Rate, Tools as CourierTools, Way};
 use crate::actors::facts::{Take, Wake};
 use crate::actors::intake::Intake;
 use crate::actors::notification::Notification;
@@ -26,9 +26,13 @@ use crate::actors::payment::Tools;
 use crate::actors::registry::Payments;
 use crate::actors::totals::{CloseStreams, TotalsActor, TotalsMemory};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, RateLimit};
+use crate::gateways::breaker::Breaker;
 use crate::gateways::broker::Publisher;
-use crate::gateways::mailer::{MailError, Mailer};
+use crate::gateways::callback::{CallbackSettings, Callbacks};
+use crate::gateways::delivery::DeliveryError;
+use crate::gateways::mailer::Mailer;
+use crate::gateways::sms::Sms;
 use crate::gateways::stripe::{SettingsError, Stripe, StripeSettings};
 use crate::gateways::topology::ConsumerQueue;
 use crate::http::access::{AccessTokens, Operators, SCOPES};
@@ -36,11 +40,12 @@ use crate::http::limits::Limits;
 use crate::http::observe::observe;
 use crate::http::problem::no_such_route;
 use crate::http::streams::Streams;
-use crate::http::{AppState, configure};
+use crate::http::{AppState, Channels, TWILIO_REPORTS, configure};
 use crate::sandbox::{Sandbox, SandboxError, SandboxSettings};
 use crate::store::cache::Cache;
 use crate::store::embedded::{Embedded, EmbeddedError, EmbeddedSettings};
 use crate::store::migrate::migrate;
+use crate::store::presence::Presence;
 use crate::store::{Store, StoreError};
 
 /// New versions of donations that a slow listener may lag behind before it has to look for itself.
@@ -49,6 +54,8 @@ const NEWS: usize = 4096;
 const DRAIN_S: u64 = 20;
 /// What is committed gets this long to reach the bus at shutdown; the rest goes out after the next start.
 const LAST_ROUND: Duration = Duration::from_secs(2);
+/// Messages that are being sent get this long at shutdown, from its beginning: what is cut off may arrive twice.
+const LAST_DELIVERIES: Duration = Duration::from_secs(20);
 /// Expired keys are forgotten this often, so many at a time.
 const PURGE: Duration = Duration::from_secs(30);
 const PURGE_BATCH: i64 = 5000;
@@ -91,9 +98,9 @@ pub enum StartError {
     /// The sandbox's journal cannot be used.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The mail settings cannot be used.
+    /// The settings of mails, text messages or webhooks cannot be used.
     #[error(transparent)]
-    Mail(#[from] MailError),
+    Mail(#[from] DeliveryError),
     /// Redis's address cannot be used.
     #[error("REDIS_URL cannot be used: {0}")]
     Redis(String),
@@ -135,6 +142,7 @@ pub struct App {
     outbox: Addr<Outbox>,
     totals: Addr<TotalsActor>,
     bus: Arc<Bus>,
+    couriers: Vec<Addr<Courier>>,
     sandbox: Option<Sandbox>,
     arbiters: Vec<Arbiter>,
     embedded: Option<Embedded>,
@@ -181,12 +189,13 @@ impl App {
             .map_err(|error| StartError::Redis(error.to_string()))?;
         let own_url = own_url(address);
         let stripe = stripe(&config, &own_url)?;
-        let mailer = Mailer::from_url(config.smtp_url.as_deref(), config.data_dir.join("mail"))?;
+        let (posts, channels) = channels(&config)?;
         let made_admin_key = ensure_admin_key(&config, &store, &clock).await?;
         let access = access_tokens(&store).await?;
 
-        let arbiters: Vec<Arbiter> = (0..=cores()).map(|_| Arbiter::new()).collect();
-        let (core, shards) = (&arbiters[0], &arbiters[1..]);
+        let arbiters: Vec<Arbiter> = (0..cores() + 2).map(|_| Arbiter::new()).collect();
+        // Signing, TLS and the making of mails are work: couriers share no thread with money.
+        let (core, post, shards) = (&arbiters[0], &arbiters[1], &arbiters[2..]);
         let moved = tokio::sync::broadcast::Sender::<DonationMoved>::new(NEWS);
         let committer = start_in(core, Committer::new(store.clone(), clock.clone(), moved.clone()));
         let tools =
@@ -195,12 +204,20 @@ impl App {
         let intake = Intake::new(store.clone(), cache.clone(), committer.clone(), payments.clone(), clock.clone());
         let memory = TotalsMemory::default();
         let totals = start_in(core, TotalsActor::new(store.clone(), cache.clone(), clock.clone(), memory.clone()));
-        let courier = start_in(core, Courier::new(store.clone(), mailer, config.mail_from.clone(), clock.clone()));
+        let presence = Presence::start(store.pools.config().clone());
+        let courier = |it: Post| {
+            let tools = CourierTools { store: store.clone(), clock: clock.clone(), presence: presence.clone() };
+            let rate = it.rate.map(|limit| Rate { count: limit.count, per: limit.per });
+            start_in(post, Courier::new(tools, it.way, rate, it.breaker))
+        };
+        let couriers: Vec<Addr<Courier>> = posts.into_iter().map(courier).collect();
+        let wakes: Vec<Recipient<Wake>> = couriers.iter().map(|courier| courier.clone().recipient()).collect();
         let notification = Notification::new(
             store.clone(),
             clock.clone(),
             config.operator_email.clone(),
-            courier.clone().recipient::<Wake>(),
+            config.sms.is_some(),
+            wakes.clone(),
         );
         let notification = start_in(core, notification);
         let audit = start_in(core, Audit::new(store.clone(), clock.clone()));
@@ -213,9 +230,9 @@ impl App {
             Vital::of("committer", &committer),
             Vital::of("totals", &totals),
             Vital::of("notification", &notification),
-            Vital::of("courier", &courier),
             Vital::of("audit", &audit),
         ];
+        vitals.extend(couriers.iter().map(|courier| Vital::of("courier", courier)));
         vitals.extend(payments.registries().map(|registry| Vital::of("registry", registry)));
         let news = News { changes: totals.clone().recipient(), hears: totals.clone().recipient() };
         let (bus, bridge) = bus(&config, core, consumers, news);
@@ -248,6 +265,8 @@ impl App {
             moved,
             access,
             operators: Operators::default(),
+            channels,
+            couriers: wakes,
             limits: Limits::new(config.rate_limit, config.trusted_proxies.clone()),
             clock: clock.clone(),
             outbox_measured: tokio::sync::Mutex::default(),
@@ -273,6 +292,7 @@ impl App {
             outbox,
             totals,
             bus,
+            couriers,
             sandbox,
             arbiters,
             embedded: None,
@@ -301,6 +321,10 @@ impl App {
         tracing::info!("draining");
         // Streams would hold the server up for all of its patience.
         let _ = self.totals.send(CloseStreams).await;
+        // Couriers claim nothing from here on; what they are sending goes on beside the last requests.
+        let finished: Vec<_> = self.couriers.iter().map(|courier| courier.send(Finish)).collect();
+        let finished = futures::future::join_all(finished);
+        let last_deliveries = actix_web::rt::spawn(tokio::time::timeout(LAST_DELIVERIES, finished));
         self.server.stop(true).await;
         if let Some(bridge) = &self.bridge {
             let _ = bridge.send(Close).await;
@@ -316,6 +340,9 @@ impl App {
             tracing::info!("events wait in the outbox; they go out after the next start");
         }
         let _ = tokio::time::timeout(LAST_ROUND, self.bus.close()).await;
+        if !matches!(last_deliveries.await, Ok(Ok(_))) {
+            tracing::warn!("messages were being sent still; they go out again after the next start");
+        }
         if let Some(sandbox) = &self.sandbox {
             sandbox.stop().await;
         }
@@ -365,6 +392,44 @@ where
     A: Actor<Context = Context<A>> + Supervised + Send,
 {
     Supervisor::start_in_arbiter(&arbiter.handle(), move |_| actor)
+}
+
+/// One channel: its way out, how fast it may go, and who guards it.
+struct Post {
+    way: Way,
+    rate: Option<RateLimit>,
+    breaker: Breaker,
+}
+
+/// The channels that there are, for couriers and for whoever asks about them.
+fn channels(config: &Config) -> Result<(Vec<Post>, Channels), StartError> {
+    let insecure = config.webhooks_allow_insecure;
+    if insecure {
+        tracing::warn!("CAREFORALL_WEBHOOKS_ALLOW_INSECURE is on: webhooks may go to http and private addresses");
+    }
+    let settings = CallbackSettings { allow_http: insecure, allow_private: insecure, ..CallbackSettings::default() };
+    let callbacks = Callbacks::new(settings)?;
+    let mailer = Mailer::from_url(config.smtp_url.as_deref(), config.data_dir.join("mail"))?;
+    let mail = Way::Email { mailer, from: config.mail_from.clone() };
+    let mut posts = vec![
+        Post { way: mail, rate: config.rates.mail, breaker: Breaker::default() },
+        // Each endpoint has a breaker of its own beside this one.
+        Post { way: Way::Webhook(callbacks.clone()), rate: config.rates.webhook, breaker: Breaker::default() },
+    ];
+    let sms = config.sms.as_ref().map(|_| Breaker::default());
+    if let (Some(settings), Some(breaker)) = (&config.sms, &sms) {
+        // Twilio reports to an address that the world can reach, or not at all.
+        let reports_to = config.public_url.as_ref().map(|url| format!("{url}{TWILIO_REPORTS}"));
+        let way = Way::Sms { sms: Sms::new(settings.clone())?, reports_to };
+        posts.push(Post { way, rate: config.rates.sms, breaker: breaker.clone() });
+    }
+    let channels = Channels {
+        mail: (if config.smtp_url.is_some() { "smtp" } else { "files" }, posts[0].breaker.clone()),
+        sms,
+        webhooks: if insecure { "http and private addresses too" } else { "https to public addresses" },
+        callbacks,
+    };
+    Ok((posts, channels))
 }
 
 /// Stripe as configured: the real one, another sandbox, or the one that listens at `own_url`.

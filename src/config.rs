@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use crate::gateways::broker::BrokerSettings;
 use crate::gateways::mailer::{Mailer, is_mailbox};
+use crate::gateways::sendgrid::is_public_key;
 use crate::gateways::signature::WebhookSecret;
+use crate::gateways::sms::{API_BASE, Sms, SmsSettings};
 use crate::gateways::stripe::is_live_key;
 use crate::gateways::topology::Topology;
 use crate::sandbox::{SANDBOX_SECRET_KEY, SANDBOX_WEBHOOK_SECRET};
@@ -41,6 +43,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("CAREFORALL_PREFIX", "none", "put before exchange, queue and Redis key names, to share a broker"),
     setting("CAREFORALL_LOG_FORMAT", "pretty", "pretty or json"),
     setting("CAREFORALL_OPERATOR_EMAIL", "MAIL_FROM's address", "where mails to the charity go"),
+    setting("CAREFORALL_MAIL_RATE", "100/sec", "mails to the relay: <count>/<sec|min|hour>, or off"),
+    setting("CAREFORALL_SMS_RATE", "10/sec", "text messages to Twilio, likewise"),
+    setting("CAREFORALL_WEBHOOK_RATE", "50/sec", "webhooks to each endpoint, likewise"),
+    setting(
+        "CAREFORALL_WEBHOOKS_ALLOW_INSECURE",
+        "off",
+        "on: webhooks may go to http and private addresses (development)",
+    ),
     setting("DATABASE_URL", "embedded Postgres", "postgres://user:password@host:port/database"),
     setting("REDIS_URL", "no Redis", "redis://host:port"),
     setting("AMQP_URL", "the in-process bus", "amqp://user:password@host:port/vhost"),
@@ -49,12 +59,16 @@ pub const SETTINGS: &[Setting] = &[
     setting("STRIPE_API_BASE", "https://api.stripe.com or the sandbox", "where Stripe's API is"),
     setting("SMTP_URL", ".eml files in the data directory", "smtps://user:password@host or smtp://host"),
     setting("MAIL_FROM", "CareForAll <no-reply@careforall.invalid>", "the sender of mails"),
+    setting("SENDGRID_WEBHOOK_PUBLIC_KEY", "none", "verifies SendGrid's event webhooks"),
+    setting("TWILIO_ACCOUNT_SID", "no text messages", "AC…"),
+    setting("TWILIO_AUTH_TOKEN", "no text messages", "the account's secret"),
+    setting("TWILIO_FROM", "no text messages", "a number in E.164, or a messaging service's id (MG…)"),
+    setting("TWILIO_API_BASE", "https://api.twilio.com", "where Twilio's API is"),
     setting("RUST_LOG", "info", "what is logged, as tracing-subscriber's EnvFilter reads it"),
 ];
 
 /// Settings of the contract that nothing reads yet: set, they are reported, so that nobody relies on them.
-pub const UNUSED_SETTINGS: &[&str] =
-    &["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_API_BASE", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+pub const UNUSED_SETTINGS: &[&str] = &["OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 /// The smallest operator key that is taken, in bytes.
 const ADMIN_KEY_MIN_BYTES: usize = 16;
@@ -92,6 +106,25 @@ pub struct Config {
     pub smtp_url: Option<String>,
     /// The sender of mails.
     pub mail_from: String,
+    /// Verifies SendGrid's event webhooks; `None`: they are not taken.
+    pub sendgrid_public_key: Option<String>,
+    /// `None`: no text messages.
+    pub sms: Option<SmsSettings>,
+    /// Whether webhooks may go to http and private addresses.
+    pub webhooks_allow_insecure: bool,
+    /// How fast messages leave.
+    pub rates: Rates,
+}
+
+/// How fast messages leave; `None`: as fast as they can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Mails to the relay.
+    pub mail: Option<RateLimit>,
+    /// Text messages to Twilio.
+    pub sms: Option<RateLimit>,
+    /// Webhooks to each endpoint.
+    pub webhook: Option<RateLimit>,
 }
 
 /// How Stripe, or its sandbox, is reached.
@@ -107,7 +140,7 @@ pub struct StripeConfig {
     pub sandbox: Option<String>,
 }
 
-/// Requests in a span of time, for each client address.
+/// So many in a span of time: requests of each client address, messages of each provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// How many.
@@ -192,7 +225,7 @@ impl Config {
                 .map(|url| url.trim_end_matches('/').to_owned()),
             admin_key: reader.checked("CAREFORALL_ADMIN_KEY", "at least 16 visible ASCII characters", is_admin_key),
             trusted_proxies: reader.networks(),
-            rate_limit: reader.rate_limit(),
+            rate_limit: reader.rate("CAREFORALL_RATE_LIMIT", 100, 60),
             broker: reader.broker(&prefix),
             prefix,
             log_json: reader
@@ -209,6 +242,21 @@ impl Config {
                 Mailer::from_url(Some(url), PathBuf::new()).is_ok()
             }),
             mail_from,
+            sendgrid_public_key: reader.checked(
+                "SENDGRID_WEBHOOK_PUBLIC_KEY",
+                "the verification key as SendGrid shows it (base64)",
+                is_public_key,
+            ),
+            sms: reader.sms(),
+            webhooks_allow_insecure: reader
+                .checked("CAREFORALL_WEBHOOKS_ALLOW_INSECURE", "on or off", |it| matches!(it, "on" | "off"))
+                .as_deref()
+                == Some("on"),
+            rates: Rates {
+                mail: reader.rate("CAREFORALL_MAIL_RATE", 100, 1),
+                sms: reader.rate("CAREFORALL_SMS_RATE", 10, 1),
+                webhook: reader.rate("CAREFORALL_WEBHOOK_RATE", 50, 1),
+            },
         };
         if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
     }
@@ -284,10 +332,35 @@ impl Reader {
         .unwrap_or_default()
     }
 
-    fn rate_limit(&mut self) -> Option<RateLimit> {
-        let default = RateLimit { count: 100, per: Duration::from_secs(60) };
+    fn rate(&mut self, name: &str, count: u32, per_s: u64) -> Option<RateLimit> {
+        let default = RateLimit { count, per: Duration::from_secs(per_s) };
         let expected = "<count>/<sec|min|hour>, such as 100/min, or off";
-        self.parsed("CAREFORALL_RATE_LIMIT", expected, parse_rate_limit).unwrap_or(Some(default))
+        self.parsed(name, expected, parse_rate_limit).unwrap_or(Some(default))
+    }
+
+    /// All of Twilio's settings, or none of them.
+    fn sms(&mut self) -> Option<SmsSettings> {
+        const NEEDED: [&str; 3] = ["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_FROM"];
+        let values = NEEDED.map(|name| self.value(name));
+        let api_base = self.value("TWILIO_API_BASE");
+        if values.iter().all(Option::is_none) && api_base.is_none() {
+            return None;
+        }
+        let missing: Vec<&str> =
+            NEEDED.iter().zip(&values).filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+        let [Some(account_sid), Some(auth_token), Some(from)] = values else {
+            self.problems.push(format!("{}: must be set too, or no TWILIO_… setting at all", missing.join(", ")));
+            return None;
+        };
+        let api_base = api_base.unwrap_or_else(|| API_BASE.to_owned());
+        let settings = SmsSettings { account_sid, auth_token, api_base, from };
+        match Sms::new(settings.clone()) {
+            Ok(_) => Some(settings),
+            Err(error) => {
+                self.problems.push(format!("TWILIO_…: {error}"));
+                None
+            }
+        }
     }
 
     fn database(&mut self) -> Option<tokio_postgres::Config> {
@@ -429,6 +502,25 @@ mod tests {
             assert_eq!(problems.iter().filter(|line| line.contains(name)).count(), 1, "{name} in {problems:?}");
         }
         assert!(!problems.iter().any(|line| line.contains("secret") || line.contains('\n')), "{problems:?}");
+    }
+
+    #[test]
+    fn twilio_is_set_as_a_whole_or_not_at_all() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let all = [
+            ("TWILIO_ACCOUNT_SID", "AC00000000000000000000000000000001"),
+            ("TWILIO_AUTH_TOKEN", "token-secret"),
+            ("TWILIO_FROM", "+15005550006"),
+        ];
+        let config = read(&all, None).map_err(|it| it.join("\n")).unwrap();
+        assert_eq!(config.sms.unwrap().api_base, "https://api.twilio.com");
+        assert!(read(&[], None).unwrap_or_else(|it| panic!("{it:?}")).sms.is_none());
+        let problems = read(&all[1..2], None).err().unwrap();
+        assert_eq!(problems, ["TWILIO_ACCOUNT_SID, TWILIO_FROM: must be set too, or no TWILIO_… setting at all"]);
+        let elsewhere = [all[0], all[1], all[2], ("TWILIO_API_BASE", "http://twilio.example")];
+        let problems = read(&elsewhere, None).err().unwrap();
+        assert!(problems.len() == 1 && problems[0].starts_with("TWILIO_…:"), "{problems:?}");
+        assert!(!problems[0].contains("secret"), "{problems:?}");
     }
 
     #[test]

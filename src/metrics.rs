@@ -72,6 +72,23 @@ pub struct Metrics {
     pub consumer_events: IntCounterVec,
     /// Attempts to deliver messages, by channel and outcome.
     pub notification_attempts: IntCounterVec,
+    /// How long attempts took, by channel.
+    pub notification_seconds: HistogramVec,
+    /// Messages that were not sent because their address is suppressed, by channel.
+    pub notifications_suppressed: IntCounterVec,
+    /// Open circuits, by channel: one at most, or one for each endpoint.
+    pub notification_circuits_open: IntGaugeVec,
+    /// Messages that wait or are being sent, by channel.
+    pub notifications_waiting: IntGaugeVec,
+    /// Those of them that are due, by channel.
+    pub notifications_due: IntGaugeVec,
+    /// For how long the first of them has been due, in seconds, by channel.
+    pub notifications_oldest_due_seconds: IntGaugeVec,
+    /// Messages that an operator must look at, by channel.
+    pub notifications_dead: IntGaugeVec,
+    /// Attempts of which nobody knows whether they reached the recipient, by channel: so many messages at most arrived
+    /// twice.
+    pub notifications_unknown: IntGaugeVec,
     /// Live payment actors.
     pub payment_actors: IntGauge,
     /// Payment actors that were revived after a panic.
@@ -182,6 +199,31 @@ impl Metrics {
                 "notification_attempts_total",
                 "Attempts to deliver messages",
                 &["channel", "outcome"],
+            ),
+            notification_seconds: define.histograms(
+                "notification_attempt_seconds",
+                "Duration of attempts to deliver messages in seconds",
+                SECONDS,
+                &["channel"],
+            ),
+            notifications_suppressed: define.counters(
+                "notifications_suppressed_total",
+                "Messages not sent because their address is suppressed",
+                &["channel"],
+            ),
+            notification_circuits_open: define.gauges("notification_circuits_open", "Open circuits", &["channel"]),
+            notifications_waiting: define.gauges("notifications_waiting", "Messages that wait", &["channel"]),
+            notifications_due: define.gauges("notifications_due", "Messages that are due", &["channel"]),
+            notifications_oldest_due_seconds: define.gauges(
+                "notifications_oldest_due_seconds",
+                "Since when the oldest due message is due",
+                &["channel"],
+            ),
+            notifications_dead: define.gauges("notifications_dead", "Messages that are dead", &["channel"]),
+            notifications_unknown: define.gauges(
+                "notifications_unknown",
+                "Attempts of unknown outcome: so many messages at most arrived twice",
+                &["channel"],
             ),
             payment_actors: define.gauge("payment_actors", "Live payment actors"),
             payment_actor_restarts: define.counter("payment_actor_restarts_total", "Payment actors revived"),

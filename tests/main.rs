@@ -12,6 +12,7 @@ mod crash;
 mod explain;
 mod life;
 mod live_totals;
+mod notifications;
 mod outage;
 mod reconcile;
 mod replicas;

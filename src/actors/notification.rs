@@ -1,14 +1,15 @@
 //! The notification consumer: turns facts into due messages, exactly once each, by the unique key that a message has.
 //!
-//! Deliberately absent: delivery; the couriers do that, from the database and not from here.
+//! A batch of facts is one statement: all its messages are due, or none, and the batch is taken again. Deliberately
+//! absent: delivery; the couriers do that, from the database and not from here.
 
 use actix::prelude::*;
 
 use super::facts::{Take, TakeError, Wake};
 use crate::clock::Clock;
-use crate::domain::fact::{Fact, FactKind};
+use crate::domain::fact::Fact;
 use crate::domain::ids::NoticeId;
-use crate::domain::notice::{Audience, NoticeKind};
+use crate::domain::notice::{Roads, Subscription, amount_minor, due};
 use crate::store::Store;
 use crate::store::notices::NewNotice;
 
@@ -17,50 +18,33 @@ pub struct Notification {
     store: Store,
     clock: Clock,
     operators: String,
-    courier: Recipient<Wake>,
+    sms: bool,
+    couriers: Vec<Recipient<Wake>>,
 }
 
 impl Notification {
-    /// A consumer that wakes `courier`; messages to the charity go to the address `operators`.
-    pub fn new(store: Store, clock: Clock, operators: String, courier: Recipient<Wake>) -> Self {
-        Self { store, clock, operators, courier }
-    }
-
-    fn notice(&self, fact: &Fact) -> Option<NewNotice> {
-        let kind = NoticeKind::due_for(fact)?;
-        let now = self.clock.now();
-        Some(NewNotice {
-            id: NoticeId::at(now),
-            event_id: fact.id.uuid(),
-            kind,
-            recipient: match kind.audience() {
-                Audience::Donor => None,
-                Audience::Operators => Some(self.operators.clone()),
-            },
-            donation_id: fact.data.donation_id.uuid(),
-            payment_id: fact.data.payment_id.uuid(),
-            amount_minor: amount_minor(fact),
-            currency: fact.data.currency,
-            traceparent: fact.traceparent.clone(),
-            created_at: now,
-        })
+    /// A consumer that wakes `couriers`; messages to the charity go to the address `operators`, messages to phones only
+    /// where they can be sent (`sms`).
+    pub fn new(store: Store, clock: Clock, operators: String, sms: bool, couriers: Vec<Recipient<Wake>>) -> Self {
+        Self { store, clock, operators, sms, couriers }
     }
 }
 
-/// What the message speaks of: what moved, or what was to move.
-fn amount_minor(fact: &Fact) -> i64 {
-    match fact.kind {
-        FactKind::PaymentCompleted
-        | FactKind::PaymentRefunded
-        | FactKind::PaymentRefundFailed
-        | FactKind::PaymentDisputeOpened
-        | FactKind::PaymentDisputeClosed => fact.data.moved_minor,
-        FactKind::DonationCreated
-        | FactKind::PaymentAuthorized
-        | FactKind::PaymentFailed
-        | FactKind::PaymentCanceled
-        | FactKind::PaymentFlagged => fact.data.amount_minor,
-    }
+/// What this fact gives rise to.
+fn notices(fact: &Fact, roads: Roads<'_>, clock: &Clock) -> Vec<NewNotice> {
+    let now = clock.now();
+    let notice = |due| NewNotice {
+        id: NoticeId::at(now),
+        event_id: fact.id.uuid(),
+        due,
+        donation_id: fact.data.donation_id.uuid(),
+        payment_id: fact.data.payment_id.uuid(),
+        amount_minor: amount_minor(fact),
+        currency: fact.data.currency,
+        traceparent: fact.traceparent.clone(),
+        created_at: now,
+    };
+    due(fact, roads).into_iter().map(notice).collect()
 }
 
 impl Actor for Notification {
@@ -73,13 +57,68 @@ impl Handler<Take> for Notification {
     type Result = ResponseFuture<Result<(), TakeError>>;
 
     fn handle(&mut self, Take(facts): Take, _ctx: &mut Self::Context) -> Self::Result {
-        let notices: Vec<NewNotice> = facts.iter().filter_map(|fact| self.notice(fact)).collect();
-        let (store, courier) = (self.store.clone(), self.courier.clone());
+        let (store, clock, couriers) = (self.store.clone(), self.clock.clone(), self.couriers.clone());
+        let (operators, sms) = (self.operators.clone(), self.sms);
         Box::pin(async move {
+            let subscriptions: Vec<Subscription> = store.list_subscriptions().await?;
+            let roads = Roads { operators: &operators, sms, subscriptions: &subscriptions };
+            let notices: Vec<NewNotice> = facts.iter().flat_map(|fact| notices(fact, roads, &clock)).collect();
             if store.record_notices(&notices).await? > 0 {
-                let _ = courier.try_send(Wake); // a full mailbox has a wake in it already
+                for courier in &couriers {
+                    let _ = courier.try_send(Wake); // a full mailbox has a wake in it already
+                }
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::actors::testing::World;
+    use crate::domain::fact::FactKind;
+    use crate::domain::ids::NoticeId;
+    use crate::store::endpoints::NewEndpoint;
+
+    async fn partner(store: &Store, clock: &Clock) {
+        let now = clock.now();
+        let endpoint = NewEndpoint {
+            id: NoticeId::at(now).uuid(),
+            url: "https://partner.example/hook".to_owned(),
+            description: None,
+            event_types: Vec::new(),
+            secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+            created_at: now,
+        };
+        assert!(store.create_endpoint(&endpoint).await.unwrap());
+    }
+
+    #[actix::test]
+    async fn facts_that_come_twice_at_once_are_due_once() {
+        let world = World::new().await;
+        let (store, clock) = (world.tools.store.clone(), world.tools.clock.clone());
+        partner(&store, &clock).await;
+        partner(&store, &clock).await;
+        let payments = [world.payment().await, world.payment().await];
+        let facts: Vec<Fact> = payments
+            .iter()
+            .flat_map(|it| FactKind::ALL.map(|kind| Fact::of(it, it, kind, clock.now(), None)))
+            .collect();
+        let consumer = Notification::new(store, clock, "ops@example.org".to_owned(), true, Vec::new()).start();
+        // Whole, in halves and turned round, all at once, as two processes and a broker that repeats would have it.
+        let turned: Vec<Fact> = facts.iter().rev().cloned().collect();
+        let batches = [facts.clone(), facts[..7].to_vec(), facts[5..].to_vec(), turned, facts];
+        for taken in join_all(batches.map(|batch| consumer.send(Take(batch)))).await {
+            taken.unwrap().unwrap();
+        }
+        let count = async |what: &str| {
+            world.count(&format!("select count(*) from notifications.notifications where {what}")).await
+        };
+        assert_eq!(count("channel = 'EMAIL'").await, 12, "six kinds of each payment");
+        assert_eq!(count("channel = 'SMS'").await, 0, "nobody gave a phone");
+        assert_eq!(count("channel = 'WEBHOOK'").await, 40, "every fact to both partners");
     }
 }

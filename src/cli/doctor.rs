@@ -39,6 +39,8 @@ pub async fn run(config: Config) -> Result<(), String> {
     report("stripe", patient(stripe(&config)).await);
     report("webhooks", webhooks(&config));
     report("mail", patient(mail(&config)).await);
+    report("sms", sms(&config));
+    report("partners", partners(&config));
     report("listen", listen(&config));
     if sick == 0 { Ok(()) } else { Err(format!("{sick} of these must be mended")) }
 }
@@ -143,6 +145,27 @@ async fn mail(config: &Config) -> Finding {
     let kind =
         if config.smtp_url.is_some() { "SMTP_URL".to_owned() } else { format!("files in {}", directory.display()) };
     mailer.check().await.map(|()| kind.clone()).map_err(|error| format!("{kind}: {error}"))
+}
+
+/// Twilio has no call that costs nothing and proves that a sender may send: the shape is all that is checked.
+fn sms(config: &Config) -> Finding {
+    let Some(settings) = &config.sms else { return Ok("not set: no text messages".to_owned()) };
+    if config.public_url.is_none() {
+        return Err("set CAREFORALL_PUBLIC_URL: without it Twilio cannot report what became of a message".to_owned());
+    }
+    Ok(format!("Twilio at {}, as {}", settings.api_base, settings.from))
+}
+
+fn partners(config: &Config) -> Finding {
+    if config.webhooks_allow_insecure && config.stripe.sandbox.is_none() {
+        return Err(
+            "webhooks may go to http and private addresses: unset CAREFORALL_WEBHOOKS_ALLOW_INSECURE".to_owned()
+        );
+    }
+    let bounces =
+        if config.sendgrid_public_key.is_some() { "taken" } else { "not taken (SENDGRID_WEBHOOK_PUBLIC_KEY)" };
+    let reach = if config.webhooks_allow_insecure { "anywhere (development)" } else { "https to public addresses" };
+    Ok(format!("webhooks go to {reach}; SendGrid's events are {bounces}"))
 }
 
 fn listen(config: &Config) -> Finding {

@@ -20,6 +20,19 @@ pub const CHECK_PAYMENT: Schedule = &[MINUTE, 5 * MINUTE, HOUR, DAY, DAY, DAY, D
 /// Delivering a mail.
 pub const MAIL: Schedule = &[5, 30, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 24 * HOUR];
 
+/// Delivering a text message: news of a payment is worth little after some hours.
+pub const SMS: Schedule = &[5, 30, 5 * MINUTE, 30 * MINUTE, 2 * HOUR];
+
+/// Telling a partner's program, as Standard Webhooks recommends it.
+pub const WEBHOOK: Schedule =
+    &[5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
+
+/// Testing an endpoint: whoever tests looks at once.
+pub const WEBHOOK_TEST: Schedule = &[];
+
+/// The longest wait that a provider may ask for; what asks for more gets this.
+pub const ASKED_MAX: Duration = Duration::from_secs(DAY);
+
 /// Publishing an event that the broker refuses.
 pub const PUBLISH: Schedule = &[1, 2, 5, 15, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR];
 
@@ -29,6 +42,13 @@ pub fn wait_after(schedule: Schedule, attempt: u32, jitter: u16) -> Option<Durat
     let seconds = schedule.get(usize::try_from(attempt).ok()?)?;
     let millis = seconds * 1000;
     Some(Duration::from_millis(millis + millis / 4 * u64::from(jitter.min(999)) / 1000))
+}
+
+/// The same, and at least as long as the provider asked for (`Retry-After`), up to [`ASKED_MAX`]. Being asked to wait adds
+/// no attempt to the schedule.
+pub fn wait_as_asked(schedule: Schedule, attempt: u32, jitter: u16, asked: Option<Duration>) -> Option<Duration> {
+    let wait = wait_after(schedule, attempt, jitter)?;
+    Some(asked.map_or(wait, |asked| wait.max(asked.min(ASKED_MAX))))
 }
 
 #[cfg(test)]
@@ -42,5 +62,16 @@ mod tests {
         let jittered = wait_after(OPEN_PAYMENT, 2, 999).unwrap();
         assert!(jittered > Duration::from_secs(5) && jittered <= Duration::from_millis(6250));
         assert_eq!(wait_after(CHECK_PAYMENT, 8, 0), None);
+    }
+
+    #[test]
+    fn a_provider_may_lengthen_a_wait_to_a_day_but_neither_shorten_it_nor_add_an_attempt() {
+        let asked = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(wait_as_asked(WEBHOOK, 0, 0, None), asked(5));
+        assert_eq!(wait_as_asked(WEBHOOK, 0, 0, asked(1)), asked(5));
+        assert_eq!(wait_as_asked(WEBHOOK, 0, 0, asked(90)), asked(90));
+        assert_eq!(wait_as_asked(WEBHOOK, 0, 0, asked(30 * DAY)), asked(DAY));
+        assert_eq!(wait_as_asked(WEBHOOK, 9, 0, asked(90)), None);
+        assert_eq!(wait_as_asked(WEBHOOK_TEST, 0, 0, asked(90)), None);
     }
 }

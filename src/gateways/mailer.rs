@@ -10,12 +10,12 @@ mod smtp;
 
 use std::path::PathBuf;
 
-use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use self::files::MailFiles;
 use self::smtp::SmtpRelay;
+use super::delivery::{Accepted, DeliveryError};
 
 /// One mail, to one person.
 #[derive(Clone, Debug)]
@@ -38,44 +38,6 @@ pub struct Mail {
     pub written_at: OffsetDateTime,
 }
 
-/// The receipt of whoever took the mail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// The relay's own name for it, or the file that was written.
-    pub provider_id: Option<String>,
-}
-
-/// Why a mail did not leave.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum MailError {
-    /// It may leave at another time: the relay is away, busy, or said 4xx.
-    #[error("{detail} ({code})")]
-    Transient {
-        /// An SMTP reply code, or `connection`, `timeout`, `tls`, `relay`, `file`.
-        code: String,
-        /// For the delivery log; it carries no donor's data of ours.
-        detail: String,
-    },
-    /// It will never leave as it is: the relay said 5xx, or the mail is not one.
-    #[error("{detail} ({code})")]
-    Permanent {
-        /// An SMTP reply code, or `address`, `header`, `message`, `settings`.
-        code: String,
-        /// For the delivery log; it carries no donor's data of ours.
-        detail: String,
-    },
-}
-
-impl MailError {
-    fn transient(code: &str, detail: impl ToString) -> Self {
-        Self::Transient { code: code.to_owned(), detail: detail.to_string() }
-    }
-
-    fn permanent(code: &str, detail: impl ToString) -> Self {
-        Self::Permanent { code: code.to_owned(), detail: detail.to_string() }
-    }
-}
-
 /// The way out for mails. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub enum Mailer {
@@ -93,9 +55,9 @@ impl Mailer {
     /// percent-encoded; a path names us to the relay. Call it inside the runtime: the pool has a task of its own.
     ///
     /// # Errors
-    /// [`MailError::Permanent`] with code `settings` when the URL cannot be used. It never repeats the URL: that holds a
+    /// [`DeliveryError::Permanent`] with code `settings` when the URL cannot be used. It never repeats the URL: that holds a
     /// password.
-    pub fn from_url(url: Option<&str>, files_dir: PathBuf) -> Result<Self, MailError> {
+    pub fn from_url(url: Option<&str>, files_dir: PathBuf) -> Result<Self, DeliveryError> {
         match url {
             Some(url) => SmtpRelay::from_url(url).map(Self::Smtp),
             None => Ok(Self::Files(MailFiles::new(files_dir))),
@@ -109,7 +71,7 @@ impl Mailer {
     ///
     /// # Errors
     /// Transient: try again later. Permanent: the mail is dead.
-    pub async fn send(&self, mail: &Mail) -> Result<Accepted, MailError> {
+    pub async fn send(&self, mail: &Mail) -> Result<Accepted, DeliveryError> {
         let message = message::build(mail)?;
         match self {
             Self::Smtp(relay) => relay.send(message).await,
@@ -121,7 +83,7 @@ impl Mailer {
     ///
     /// # Errors
     /// What a mail would meet.
-    pub async fn check(&self) -> Result<(), MailError> {
+    pub async fn check(&self) -> Result<(), DeliveryError> {
         match self {
             Self::Smtp(relay) => relay.check().await,
             Self::Files(files) => files.check().await,
@@ -139,6 +101,14 @@ pub fn message_id(notice_id: Uuid, from: &str) -> String {
     let domain = from.rsplit_once('@').map_or("", |(_, rest)| rest.trim_end_matches(['>', ' ']));
     let usable = !domain.is_empty() && domain.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
     format!("{notice_id}@{}", if usable { domain } else { "localhost" })
+}
+
+/// The notice that a `Message-ID` of [`message_id`]'s making stands for, with or without brackets: for those who report
+/// what became of a mail.
+pub fn notice_of(message_id: &str) -> Option<Uuid> {
+    let bare = message_id.trim().trim_start_matches('<').trim_end_matches('>');
+    let (notice_id, _) = bare.split_once('@')?;
+    Uuid::try_parse(notice_id).ok()
 }
 
 #[cfg(test)]

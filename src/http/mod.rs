@@ -21,18 +21,21 @@ pub mod webhooks;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use actix::Addr;
+use actix::{Addr, Recipient};
 use actix_web::http::Method;
 use actix_web::{Resource, Route, web};
 use tokio::sync::broadcast;
 
 use crate::actors::bridge::Bridge;
 use crate::actors::committer::{Committer, DonationMoved};
+use crate::actors::facts::Wake;
 use crate::actors::intake::Intake;
 use crate::actors::outbox::Bus;
 use crate::actors::registry::Payments;
 use crate::actors::totals::{TotalsActor, TotalsMemory};
 use crate::clock::Clock;
+use crate::gateways::breaker::Breaker;
+use crate::gateways::callback::Callbacks;
 use crate::gateways::signature::WebhookSecret;
 use crate::gateways::stripe::Stripe;
 use crate::store::Store;
@@ -45,6 +48,21 @@ use streams::Streams;
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
 /// The largest webhook, in bytes; Stripe's are far smaller.
 pub const WEBHOOK_MAX_BYTES: usize = 512 * 1024;
+
+/// Where Twilio reports what became of a text message; the message's identifier follows.
+pub const TWILIO_REPORTS: &str = "/webhooks/twilio";
+
+/// How messages leave, for whoever asks whether they can.
+pub struct Channels {
+    /// `smtp` or `files`, and the relay's circuit.
+    pub mail: (&'static str, Breaker),
+    /// Twilio's circuit, where text messages can be sent.
+    pub sms: Option<Breaker>,
+    /// What webhooks may reach.
+    pub webhooks: &'static str,
+    /// Checks the URL of an endpoint.
+    pub callbacks: Callbacks,
+}
 
 /// What handlers use.
 pub struct AppState {
@@ -78,11 +96,15 @@ pub struct AppState {
     pub access: AccessTokens,
     /// Operators' keys.
     pub operators: Operators,
+    /// How messages leave.
+    pub channels: Channels,
+    /// Couriers, to be woken when an operator made a message due.
+    pub couriers: Vec<Recipient<Wake>>,
     /// Requests per client address.
     pub limits: Limits,
     /// The time.
     pub clock: Clock,
-    /// When the outbox was last measured for the metrics.
+    /// When outbox and messages were last measured for the metrics.
     pub outbox_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Set when the process is about to end.
     pub draining: Arc<AtomicBool>,

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::AppState;
 use crate::actors::bridge::IsConnected;
 use crate::actors::outbox::Bus;
+use crate::domain::notice::Channel;
 use crate::gateways::breaker::BreakerState;
 use crate::metrics::METRICS;
 
@@ -60,6 +61,14 @@ pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
     });
     let stripe = state.stripe.breaker_state() != BreakerState::Open;
     checks.push(check("stripe", stripe, "circuit breaker"));
+    let (mode, breaker) = &state.channels.mail;
+    checks.push(check("email", breaker.state() != BreakerState::Open, mode));
+    checks.push(match &state.channels.sms {
+        None => Check { name: "sms", status: "absent", mode: Some("no text messages") },
+        Some(breaker) => check("sms", breaker.state() != BreakerState::Open, "twilio"),
+    });
+    // Each endpoint has a breaker of its own; one partner that is away does not degrade us.
+    checks.push(Check { name: "webhooks", status: "up", mode: Some(state.channels.webhooks) });
     let draining = state.draining.load(Ordering::Acquire);
     let status = match (database && !draining, checks.iter().any(|check| check.status == "down")) {
         (false, _) => "unavailable",
@@ -76,12 +85,12 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
     METRICS.pool_used.set(i64::try_from(used).unwrap_or(i64::MAX));
     METRICS.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
     METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
-    measure_outbox(&state).await;
+    measure_queues(&state).await;
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
 }
 
-/// Counting a long outbox is work: once a second is enough for any number of scrapers.
-async fn measure_outbox(state: &AppState) {
+/// Counting long queues is work: once a second is enough for any number of scrapers.
+async fn measure_queues(state: &AppState) {
     let Ok(mut measured) = state.outbox_measured.try_lock() else { return };
     if measured.is_some_and(|at| at.elapsed() < MEASURE_PAUSE) {
         return;
@@ -92,5 +101,17 @@ async fn measure_outbox(state: &AppState) {
         METRICS.outbox_dead.set(outbox.dead);
         let age = outbox.oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
         METRICS.outbox_oldest_seconds.set(age);
+    }
+    let now = state.clock.now();
+    if let Ok(measured) = state.store.measure_notices(now).await {
+        for (channel, it) in Channel::ALL.into_iter().zip(measured) {
+            let labels = &[channel.as_str()];
+            let age = it.oldest.map_or(0, |oldest| (now - oldest).whole_seconds().max(0));
+            METRICS.notifications_waiting.with_label_values(labels).set(it.waiting);
+            METRICS.notifications_due.with_label_values(labels).set(it.due);
+            METRICS.notifications_oldest_due_seconds.with_label_values(labels).set(age);
+            METRICS.notifications_dead.with_label_values(labels).set(it.dead);
+            METRICS.notifications_unknown.with_label_values(labels).set(it.unknown);
+        }
     }
 }

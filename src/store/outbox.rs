@@ -5,18 +5,22 @@
 //! transaction, and with it the lock, to `idle_in_transaction_session_timeout`. Deliberately absent: `id > last`.
 
 use deadpool_postgres::Transaction;
+use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::donations::OUTBOX_PARTITIONS;
-use super::pool::query_opt;
+use super::pool::{query, query_opt};
 use super::{Store, StoreError};
 
 const LOCK: &str = include_str!("../../sql/queries/outbox/lock_partitions.sql");
 const CLAIM: &str = include_str!("../../sql/queries/outbox/claim_events.sql");
 const DELETE: &str = include_str!("../../sql/queries/outbox/delete_published.sql");
 const POSTPONE: &str = include_str!("../../sql/queries/outbox/postpone.sql");
+const LIST_DEAD: &str = include_str!("../../sql/queries/outbox/list_dead.sql");
+const REPLAY: &str = include_str!("../../sql/queries/outbox/replay_events.sql");
+const DISCARD: &str = include_str!("../../sql/queries/outbox/discard_events.sql");
 const MEASURE: &str = include_str!("../../sql/queries/outbox/measure.sql");
 
 /// A committed event that is not published yet.
@@ -49,6 +53,22 @@ pub struct Postponed {
     pub dead_at: Option<OffsetDateTime>,
     /// Why.
     pub error: String,
+}
+
+/// An event that is set aside, as operators see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeadEvent {
+    /// Its place, by which it is named.
+    pub seq: i64,
+    id: Uuid,
+    aggregate_id: Uuid,
+    event_type: String,
+    attempts: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    dead_at: OffsetDateTime,
+    last_error: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
 }
 
 /// What waits in the outbox.
@@ -109,7 +129,38 @@ fn event(row: &Row) -> OutboxEvent {
     }
 }
 
+fn dead_event(row: &Row) -> DeadEvent {
+    DeadEvent {
+        seq: row.get("seq"),
+        id: row.get("id"),
+        aggregate_id: row.get("aggregate_id"),
+        event_type: row.get("event_type"),
+        attempts: row.get("attempts"),
+        dead_at: row.get("dead_at"),
+        last_error: row.get("last_error"),
+        created_at: row.get("created_at"),
+    }
+}
+
 impl Store {
+    /// At most `limit` events that are set aside, oldest first, after the place `after`.
+    pub async fn list_dead_events(&self, after: i64, limit: i64) -> Result<Vec<DeadEvent>, StoreError> {
+        let client = self.pools.reader().await?;
+        Ok(query(&client, LIST_DEAD, &[&after, &limit]).await?.iter().map(dead_event).collect())
+    }
+
+    /// Lets events that are set aside be published again, before those that they held back; returns which.
+    pub async fn replay_events(&self, seqs: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let client = self.pools.reader().await?;
+        Ok(query(&client, REPLAY, &[&seqs]).await?.iter().map(|row| row.get("seq")).collect())
+    }
+
+    /// Forgets events that are set aside; returns them with their bodies, because nobody else has them.
+    pub async fn discard_events(&self, seqs: &[i64]) -> Result<Vec<(i64, String)>, StoreError> {
+        let client = self.pools.reader().await?;
+        Ok(query(&client, DISCARD, &[&seqs]).await?.iter().map(|row| (row.get("seq"), row.get("body"))).collect())
+    }
+
     /// What waits in the outbox.
     pub async fn measure_outbox(&self) -> Result<OutboxMeasure, StoreError> {
         let client = self.pools.reader().await?;

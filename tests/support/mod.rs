@@ -13,6 +13,7 @@
 
 pub mod broker;
 pub mod crowd;
+pub mod post;
 pub mod proxy;
 pub mod redis;
 pub mod services;

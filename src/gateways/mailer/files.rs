@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::fs::{self, DirBuilder, File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 
-use super::{Accepted, MailError};
+use crate::gateways::delivery::{Accepted, DeliveryError};
 
 /// A directory of mails, for the eyes of our own user alone.
 #[derive(Clone, Debug)]
@@ -27,13 +27,13 @@ impl MailFiles {
         Self { dir, drafts: Arc::default() }
     }
 
-    pub(super) async fn write(&self, message_id: &str, bytes: &[u8]) -> Result<Accepted, MailError> {
+    pub(super) async fn write(&self, message_id: &str, bytes: &[u8]) -> Result<Accepted, DeliveryError> {
         let name = format!("{message_id}.eml");
         self.replace(&name, bytes).await.map_err(|error| self.refused(&error))?;
-        Ok(Accepted { provider_id: Some(name) })
+        Ok(Accepted { provider_id: Some(name), code: None })
     }
 
-    pub(super) async fn check(&self) -> Result<(), MailError> {
+    pub(super) async fn check(&self) -> Result<(), DeliveryError> {
         let draft = self.draft();
         let tried = async {
             self.make_dir().await?;
@@ -61,8 +61,8 @@ impl MailFiles {
         self.dir.join(format!(".{}-{number}.draft", std::process::id()))
     }
 
-    fn refused(&self, error: &io::Error) -> MailError {
-        MailError::transient("file", format!("cannot write into {}: {error}", self.dir.display()))
+    fn refused(&self, error: &io::Error) -> DeliveryError {
+        DeliveryError::transient("file", format!("cannot write into {}: {error}", self.dir.display()))
     }
 }
 

@@ -8,7 +8,8 @@ use lettre::Message;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 
-use super::{Mail, MailError};
+use super::Mail;
+use crate::gateways::delivery::DeliveryError;
 
 /// A thank-you has a few kilobytes; a relay's own limit is some 10 MB.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -34,11 +35,11 @@ const OUR_HEADERS: [&str; 11] = [
 ];
 
 /// The whole message, ready for the wire.
-pub(super) fn build(mail: &Mail) -> Result<Message, MailError> {
+pub(super) fn build(mail: &Mail) -> Result<Message, DeliveryError> {
     check_message_id(&mail.message_id)?;
     one_line("subject", &mail.subject, MAX_SUBJECT_BYTES)?;
     if mail.text.len() + mail.html.as_ref().map_or(0, String::len) > MAX_BODY_BYTES {
-        return Err(MailError::permanent("message", format!("the body is longer than {MAX_BODY_BYTES} bytes")));
+        return Err(DeliveryError::permanent("message", format!("the body is longer than {MAX_BODY_BYTES} bytes")));
     }
     let mut builder = Message::builder()
         .from(mailbox("from", &mail.from)?)
@@ -53,49 +54,50 @@ pub(super) fn build(mail: &Mail) -> Result<Message, MailError> {
         None => builder.singlepart(SinglePart::plain(mail.text.clone())),
         Some(html) => builder.multipart(MultiPart::alternative_plain_html(mail.text.clone(), html.clone())),
     };
-    built.map_err(|error| MailError::permanent("message", error))
+    built.map_err(|error| DeliveryError::permanent("message", error))
 }
 
 /// The parser's own words are left out: they could repeat a donor's address into a log.
-fn mailbox(which: &str, text: &str) -> Result<Mailbox, MailError> {
-    let refused = || MailError::permanent("address", format!("the {which} address is not one"));
+fn mailbox(which: &str, text: &str) -> Result<Mailbox, DeliveryError> {
+    let refused = || DeliveryError::permanent("address", format!("the {which} address is not one"));
     if text.contains(|c: char| c.is_control()) {
         return Err(refused());
     }
     text.parse().map_err(|_| refused())
 }
 
-fn further_headers(headers: &[(String, String)]) -> Result<Vec<HeaderValue>, MailError> {
+fn further_headers(headers: &[(String, String)]) -> Result<Vec<HeaderValue>, DeliveryError> {
     if headers.len() > MAX_HEADERS {
-        return Err(MailError::permanent("header", format!("more than {MAX_HEADERS} further headers")));
+        return Err(DeliveryError::permanent("header", format!("more than {MAX_HEADERS} further headers")));
     }
     headers.iter().map(|(name, value)| header(name, value)).collect()
 }
 
-fn header(name: &str, value: &str) -> Result<HeaderValue, MailError> {
+fn header(name: &str, value: &str) -> Result<HeaderValue, DeliveryError> {
     let is_token = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     if !is_token || OUR_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
-        return Err(MailError::permanent("header", "a further header has a name that it may not have"));
+        return Err(DeliveryError::permanent("header", "a further header has a name that it may not have"));
     }
     one_line(name, value, MAX_HEADER_BYTES)?;
-    let name = HeaderName::new_from_ascii(name.to_owned()).map_err(|error| MailError::permanent("header", error))?;
+    let name =
+        HeaderName::new_from_ascii(name.to_owned()).map_err(|error| DeliveryError::permanent("header", error))?;
     Ok(HeaderValue::new(name, value.to_owned()))
 }
 
-fn one_line(what: &str, text: &str, max_bytes: usize) -> Result<(), MailError> {
+fn one_line(what: &str, text: &str, max_bytes: usize) -> Result<(), DeliveryError> {
     if text.len() > max_bytes || text.contains(|c: char| c.is_control()) {
-        return Err(MailError::permanent("header", format!("{what} is not one line of at most {max_bytes} bytes")));
+        return Err(DeliveryError::permanent("header", format!("{what} is not one line of at most {max_bytes} bytes")));
     }
     Ok(())
 }
 
 /// As strict as a file's name must be: no way out of its directory.
-fn check_message_id(id: &str) -> Result<(), MailError> {
+fn check_message_id(id: &str) -> Result<(), DeliveryError> {
     let safe = |c: char| c.is_ascii_alphanumeric() || "@.-_".contains(c);
     let (local, domain) = id.split_once('@').unwrap_or_default();
     let whole = !local.is_empty() && !domain.is_empty() && !domain.contains('@') && !id.starts_with('.');
     if whole && id.len() <= MAX_MESSAGE_ID_BYTES && id.chars().all(safe) {
         return Ok(());
     }
-    Err(MailError::permanent("message", "the message id is not letters, digits, dots, dashes and one @"))
+    Err(DeliveryError::permanent("message", "the message id is not letters, digits, dots, dashes and one @"))
 }

@@ -6,25 +6,25 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::transport::smtp::response::{Category, Code, Response};
 use lettre::transport::smtp::{Error as SmtpError, PoolConfig};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use reqwest::Url;
 use tokio::time::timeout;
 
-use super::{Accepted, MailError};
+use crate::gateways::delivery::{Accepted, DeliveryError};
 
 /// Bounds one command and its answer.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bounds the whole conversation, from the connection to the receipt.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-const MAX_CONNECTIONS: u32 = 4;
+/// Idle connections that are kept; more than mails that are under way at the same time would be of no use.
+const MAX_CONNECTIONS: u32 = 16;
 /// Relays hang up after some minutes; we do it first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOPBACK_PORT: u16 = 25;
 const STARTTLS_PORT: u16 = 587;
-const MAX_DETAIL_CHARS: usize = 300;
 
 /// A relay that takes mails for the world. Clones share its connections.
 #[derive(Clone)]
@@ -63,7 +63,13 @@ impl Drop for SmtpRelay {
 }
 
 impl SmtpRelay {
-    pub(super) fn from_url(text: &str) -> Result<Self, MailError> {
+    pub(super) fn from_url(text: &str) -> Result<Self, DeliveryError> {
+        Self::with(text, is_loopback, &[])
+    }
+
+    /// `plain` says whether a host may be spoken to without TLS; `roots` are authorities in PEM, trusted beside the
+    /// usual ones.
+    pub(super) fn with(text: &str, plain: fn(&str) -> bool, roots: &[String]) -> Result<Self, DeliveryError> {
         let url = Url::parse(text).map_err(|error| settings(&format!("SMTP_URL is not a URL: {error}")))?;
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| settings("SMTP_URL names no host"))?.to_owned();
@@ -72,15 +78,17 @@ impl SmtpRelay {
         }
         let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(text);
         let builder = builder.map_err(|error| settings(&format!("SMTP_URL cannot be used: {error}")))?;
-        let encryption = match (url.scheme(), is_loopback(&host)) {
-            ("smtps", _) => Encryption::Tls,
-            (_, false) => Encryption::Starttls,
-            (_, true) => Encryption::None,
+        let encryption = match url.scheme() {
+            "smtps" => Encryption::Tls,
+            _ if plain(&host) => Encryption::None,
+            _ => Encryption::Starttls,
         };
         let builder = match encryption {
-            // The builder made of the URL knows it already.
-            Encryption::Tls => builder,
-            Encryption::Starttls => builder.port(url.port().unwrap_or(STARTTLS_PORT)).tls(starttls(&host)?),
+            // The builder made of the URL knows the port already.
+            Encryption::Tls => builder.tls(Tls::Wrapper(tls(&host, roots)?)),
+            Encryption::Starttls => {
+                builder.port(url.port().unwrap_or(STARTTLS_PORT)).tls(Tls::Required(tls(&host, roots)?))
+            }
             Encryption::None => builder.port(url.port().unwrap_or(LOOPBACK_PORT)),
         };
         let pool = PoolConfig::new().max_size(MAX_CONNECTIONS).idle_timeout(IDLE_TIMEOUT);
@@ -97,36 +105,40 @@ impl SmtpRelay {
         }
     }
 
-    pub(super) async fn send(&self, message: Message) -> Result<Accepted, MailError> {
+    pub(super) async fn send(&self, message: Message) -> Result<Accepted, DeliveryError> {
         let response = self.in_time(self.transport.send(message)).await?;
-        Ok(Accepted { provider_id: provider_id(&response) })
+        Ok(Accepted::new(provider_id(&response), response.code()))
     }
 
-    pub(super) async fn check(&self) -> Result<(), MailError> {
+    pub(super) async fn check(&self) -> Result<(), DeliveryError> {
         if self.in_time(self.transport.test_connection()).await? {
             return Ok(());
         }
-        Err(MailError::transient("connection", format!("{} hung up", self.address)))
+        Err(DeliveryError::transient("connection", format!("{} hung up", self.address)))
     }
 
-    async fn in_time<T>(&self, conversation: impl Future<Output = Result<T, SmtpError>>) -> Result<T, MailError> {
+    async fn in_time<T>(&self, conversation: impl Future<Output = Result<T, SmtpError>>) -> Result<T, DeliveryError> {
         match timeout(SEND_TIMEOUT, conversation).await {
             Ok(answer) => answer.map_err(|error| classify(&error)),
             Err(_) => {
                 let detail = format!("{} did not finish within {} s", self.address, SEND_TIMEOUT.as_secs());
-                Err(MailError::transient("timeout", detail))
+                Err(DeliveryError::transient("timeout", detail))
             }
         }
     }
 }
 
-fn settings(detail: &str) -> MailError {
-    MailError::permanent("settings", detail)
+fn settings(detail: &str) -> DeliveryError {
+    DeliveryError::permanent("settings", detail)
 }
 
-fn starttls(host: &str) -> Result<Tls, MailError> {
-    let parameters = TlsParameters::new(host.to_owned());
-    parameters.map(Tls::Required).map_err(|error| settings(&format!("TLS cannot be used: {error}")))
+fn tls(host: &str, roots: &[String]) -> Result<TlsParameters, DeliveryError> {
+    let unusable = |error: SmtpError| settings(&format!("TLS cannot be used: {error}"));
+    let mut parameters = TlsParameters::builder(host.to_owned());
+    for root in roots {
+        parameters = parameters.add_root_certificate(Certificate::from_pem(root.as_bytes()).map_err(unusable)?);
+    }
+    parameters.build().map_err(unusable)
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -134,18 +146,16 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn classify(error: &SmtpError) -> MailError {
+fn classify(error: &SmtpError) -> DeliveryError {
     let detail = reason(error);
     match error.status() {
-        Some(code) if error.is_permanent() && !concerns_our_login(code) => {
-            MailError::permanent(&code.to_string(), detail)
-        }
-        Some(code) => MailError::transient(&code.to_string(), detail),
-        None if error.is_timeout() => MailError::transient("timeout", detail),
-        None if error.is_tls() => MailError::transient("tls", detail),
+        Some(code) if error.is_permanent() && !concerns_our_login(code) => DeliveryError::permanent(code, detail),
+        Some(code) => DeliveryError::transient(code, detail),
+        None if error.is_timeout() => DeliveryError::transient("timeout", detail),
+        None if error.is_tls() => DeliveryError::transient("tls", detail),
         // The relay offers no STARTTLS, or no way to log in.
-        None if error.is_client() => MailError::transient("relay", detail),
-        None => MailError::transient("connection", detail),
+        None if error.is_client() => DeliveryError::transient("relay", detail),
+        None => DeliveryError::transient("connection", detail),
     }
 }
 
@@ -154,16 +164,16 @@ fn concerns_our_login(code: Code) -> bool {
     code.category == Category::Unspecified3
 }
 
-/// The relay's words, bounded, and without the recipient's address that many relays repeat.
+/// The relay's words, without the recipient's address that many relays repeat.
 fn reason(error: &SmtpError) -> String {
     let said = error.to_string();
     let masked = said.split_whitespace().map(|word| if word.contains('@') { "<address>" } else { word });
-    masked.collect::<Vec<_>>().join(" ").chars().take(MAX_DETAIL_CHARS).collect()
+    masked.collect::<Vec<_>>().join(" ")
 }
 
 /// `2.0.0 Ok: queued as 4QX7…` is how most relays name what they took.
-fn provider_id(response: &Response) -> Option<String> {
+fn provider_id(response: &Response) -> Option<&str> {
     let line = response.first_line()?.trim();
     let id = line.rsplit_once("queued as ").map_or(line, |(_, id)| id);
-    (!id.is_empty()).then(|| id.chars().take(MAX_DETAIL_CHARS).collect())
+    (!id.is_empty()).then_some(id)
 }

@@ -52,7 +52,7 @@ impl Exchange {
 pub enum ConsumerQueue {
     /// `totals.queue`: whatever moves money in a campaign.
     Totals,
-    /// `notifications.queue`: whatever somebody is told of.
+    /// `notifications.queue`: everything, because partners subscribe to any of it.
     Notifications,
     /// `audit.queue`: everything.
     Audit,
@@ -78,11 +78,8 @@ const BINDINGS: &[(ConsumerQueue, Exchange, &str)] = &[
     (ConsumerQueue::Totals, Exchange::Payments, "payment.refund_failed"),
     (ConsumerQueue::Totals, Exchange::Payments, "payment.dispute_opened"),
     (ConsumerQueue::Totals, Exchange::Payments, "payment.dispute_closed"),
-    (ConsumerQueue::Notifications, Exchange::Donations, "donation.created"),
-    (ConsumerQueue::Notifications, Exchange::Payments, "payment.completed"),
-    (ConsumerQueue::Notifications, Exchange::Payments, "payment.failed"),
-    (ConsumerQueue::Notifications, Exchange::Payments, "payment.refunded"),
-    (ConsumerQueue::Notifications, Exchange::Payments, "payment.dispute_opened"),
+    (ConsumerQueue::Notifications, Exchange::Donations, "#"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "#"),
     (ConsumerQueue::Audit, Exchange::Donations, "#"),
     (ConsumerQueue::Audit, Exchange::Payments, "#"),
 ];
@@ -270,15 +267,15 @@ mod tests {
         Stage::run(async |stage| {
             let events = [
                 ("donation.created", "NA"),
-                ("payment.authorized", "A"),
+                ("payment.authorized", "NA"),
                 ("payment.completed", "TNA"),
                 ("payment.failed", "NA"),
-                ("payment.canceled", "A"),
+                ("payment.canceled", "NA"),
                 ("payment.refunded", "TNA"),
-                ("payment.refund_failed", "TA"),
+                ("payment.refund_failed", "TNA"),
                 ("payment.dispute_opened", "TNA"),
-                ("payment.dispute_closed", "TA"),
-                ("payment.flagged", "A"),
+                ("payment.dispute_closed", "TNA"),
+                ("payment.flagged", "NA"),
             ];
             let batch: Vec<_> = events.iter().map(|(event, _)| stage::event(event)).collect();
             stage.publish(&batch).await;

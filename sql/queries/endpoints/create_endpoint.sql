@@ -1,0 +1,4 @@
+-- At most $7 of them.
+insert into notifications.webhook_endpoints (id, url, description, event_types, secret, status, created_at, updated_at)
+select $1, $2, $3, $4, $5, 'ENABLED', $6, $6
+ where (select count(*) from notifications.webhook_endpoints) < $7

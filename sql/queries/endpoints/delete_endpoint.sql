@@ -1,0 +1,1 @@
+delete from notifications.webhook_endpoints where id = $1

@@ -1,0 +1,4 @@
+-- Until $3 both secrets sign.
+update notifications.webhook_endpoints
+   set previous_secret = secret, previous_until = $3, secret = $2, updated_at = $4
+ where id = $1

@@ -1,0 +1,6 @@
+-- A webhook that tests an endpoint, tried once.
+insert into notifications.notifications (id, event_id, kind, channel, recipient, endpoint_id, payload, status,
+                                         next_attempt_at, created_at)
+select $2, $2, $3, 'WEBHOOK', endpoint.id::text, endpoint.id, $4, 'PENDING', $5, $5
+  from notifications.webhook_endpoints endpoint
+ where endpoint.id = $1 and endpoint.status = 'ENABLED'

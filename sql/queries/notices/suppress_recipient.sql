@@ -1,0 +1,7 @@
+-- Nothing goes any more to where this message went.
+insert into notifications.suppressions (channel, address, reason, source, at)
+select channel, lower(recipient), $4, $5, $6
+  from notifications.notifications
+ where channel = $1 and (id = $2 or provider_id = $3) and endpoint_id is null
+ limit 1
+on conflict do nothing

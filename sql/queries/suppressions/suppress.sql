@@ -1,0 +1,3 @@
+insert into notifications.suppressions (channel, address, reason, source, at)
+values ($1, lower($2), $3, $4, $5)
+on conflict do nothing

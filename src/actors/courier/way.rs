@@ -1,0 +1,98 @@
+//! The way out of one channel: makes of a claim what its gateway sends, and sends it.
+//!
+//! Deliberately absent: what an answer comes to (`judge`).
+
+use time::OffsetDateTime;
+
+use crate::clock::Clock;
+use crate::domain::notice::Channel;
+use crate::gateways::callback::{self, Callbacks, EndpointSecret};
+use crate::gateways::delivery::{Accepted, DeliveryError};
+use crate::gateways::mailer::{Mail, Mailer, message_id};
+use crate::gateways::sms::{Sms, TextMessage};
+use crate::store::notices::{Callback, Claim, Content, Letter};
+
+/// How messages of one channel leave. Cheap to clone.
+#[derive(Clone)]
+pub enum Way {
+    /// Over SMTP, or into files.
+    Email {
+        /// The gateway.
+        mailer: Mailer,
+        /// The sender.
+        from: String,
+    },
+    /// Through Twilio.
+    Sms {
+        /// The gateway.
+        sms: Sms,
+        /// Where Twilio reports what became of a message: `/<notice id>` is put behind it.
+        reports_to: Option<String>,
+    },
+    /// To partners' endpoints.
+    Webhook(Callbacks),
+}
+
+impl Way {
+    /// Whose way it is.
+    pub fn channel(&self) -> Channel {
+        match self {
+            Self::Email { .. } => Channel::Email,
+            Self::Sms { .. } => Channel::Sms,
+            Self::Webhook(_) => Channel::Webhook,
+        }
+    }
+
+    /// Sends what was claimed.
+    pub async fn send(&self, claim: &Claim, clock: &Clock) -> Result<Accepted, DeliveryError> {
+        let corrupt = |detail: String| DeliveryError::Permanent { code: "corrupt".to_owned(), detail };
+        match (self, &claim.content) {
+            (_, Err(error)) => Err(corrupt(error.to_string())),
+            (Self::Email { mailer, from }, Ok(Content::Letter(letter))) => {
+                mailer.send(&mail(claim, letter, from)).await
+            }
+            (Self::Sms { sms, reports_to }, Ok(Content::Letter(letter))) => {
+                sms.send(&text_message(claim, letter, reports_to.as_deref())).await
+            }
+            (Self::Webhook(callbacks), Ok(Content::Callback(it))) => callbacks.send(&callback(it, clock.now())?).await,
+            (Self::Email { .. } | Self::Sms { .. }, Ok(Content::Callback(_)))
+            | (Self::Webhook(_), Ok(Content::Letter(_))) => Err(corrupt("a message of another channel".to_owned())),
+        }
+    }
+}
+
+fn mail(claim: &Claim, letter: &Letter, from: &str) -> Mail {
+    let words = letter.kind.words(&letter.context);
+    Mail {
+        message_id: message_id(claim.id.uuid(), from),
+        from: from.to_owned(),
+        to: letter.recipient.clone(),
+        subject: words.subject,
+        text: words.text,
+        html: None,
+        headers: Vec::new(),
+        // The same at every try, so that the mail is the same.
+        written_at: claim.created_at,
+    }
+}
+
+fn text_message(claim: &Claim, letter: &Letter, reports_to: Option<&str>) -> TextMessage {
+    TextMessage {
+        to: letter.recipient.clone(),
+        text: letter.kind.text_message(&letter.context),
+        status_callback: reports_to.map(|base| format!("{base}/{}", claim.id)),
+    }
+}
+
+fn callback(it: &Callback, now: OffsetDateTime) -> Result<callback::Callback, DeliveryError> {
+    let unusable =
+        |_| DeliveryError::Permanent { code: "settings".to_owned(), detail: "the secret is none".to_owned() };
+    let secrets = it.secrets.iter().map(|secret| EndpointSecret::parse(secret).map_err(unusable));
+    Ok(callback::Callback {
+        url: it.url.clone(),
+        id: format!("msg_{}", it.message_id),
+        at: now,
+        body: it.body.clone(),
+        secrets: secrets.collect::<Result<Vec<_>, _>>()?,
+    })
+}

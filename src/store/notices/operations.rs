@@ -1,0 +1,201 @@
+//! What operators see of messages and do with them: list, show, send once more, replay and discard what is dead.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::domain::ids::NoticeId;
+use crate::domain::notice::{CallbackKind, Channel, NoticeStatus, test_body};
+use crate::store::pool::{execute, query, query_opt};
+use crate::store::{Store, StoreError};
+
+const LIST: &str = include_str!("../../../sql/queries/notices/list_notices.sql");
+pub(super) const LOAD: &str = include_str!("../../../sql/queries/notices/load_notice.sql");
+const ATTEMPTS: &str = include_str!("../../../sql/queries/notices/list_attempts.sql");
+const RESEND: &str = include_str!("../../../sql/queries/notices/resend_notice.sql");
+const REPLAY: &str = include_str!("../../../sql/queries/notices/replay_dead.sql");
+const DISCARD: &str = include_str!("../../../sql/queries/notices/discard_dead.sql");
+const ENQUEUE_TEST: &str = include_str!("../../../sql/queries/notices/enqueue_test.sql");
+
+/// Attempts of one message that are shown at most: above every schedule, replays included for a while.
+const ATTEMPTS_SHOWN: i64 = 200;
+
+/// What operators ask for in a list of messages.
+#[derive(Clone, Debug, Default)]
+pub struct NoticeFilter {
+    /// Only this status.
+    pub status: Option<NoticeStatus>,
+    /// Only this channel.
+    pub channel: Option<Channel>,
+    /// Only this kind, by its name in the database.
+    pub kind: Option<String>,
+    /// Only those about this donation.
+    pub donation_id: Option<Uuid>,
+    /// Only those about this payment.
+    pub payment_id: Option<Uuid>,
+    /// Only those to this address, in any case.
+    pub recipient: Option<String>,
+    /// Only those to this endpoint.
+    pub endpoint_id: Option<Uuid>,
+}
+
+/// A message as operators see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct NoticeRow {
+    /// Its identifier.
+    pub id: Uuid,
+    event_id: Uuid,
+    kind: String,
+    channel: String,
+    recipient: String,
+    endpoint_id: Option<Uuid>,
+    donation_id: Option<Uuid>,
+    payment_id: Option<Uuid>,
+    duplicate_of: Option<Uuid>,
+    /// How far it is.
+    pub status: String,
+    attempts: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    next_attempt_at: Option<OffsetDateTime>,
+    provider_id: Option<String>,
+    provider_status: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    provider_at: Option<OffsetDateTime>,
+    last_error: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    sent_at: Option<OffsetDateTime>,
+}
+
+/// One attempt to deliver a message.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttemptRow {
+    attempt: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    settled_at: Option<OffsetDateTime>,
+    outcome: String,
+    code: Option<String>,
+    detail: Option<String>,
+    duration_ms: Option<i32>,
+    provider_id: Option<String>,
+}
+
+impl Store {
+    /// At most `limit` messages, newest first, after the one that `cursor` names.
+    pub async fn list_notices(
+        &self,
+        filter: &NoticeFilter,
+        cursor: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<NoticeRow>, StoreError> {
+        let client = self.pools.reader().await?;
+        let status = filter.status.map(NoticeStatus::as_str);
+        let channel = filter.channel.map(Channel::as_str);
+        let rows = query(
+            &client,
+            LIST,
+            &[
+                &cursor,
+                &status,
+                &channel,
+                &filter.kind,
+                &filter.donation_id,
+                &filter.payment_id,
+                &filter.recipient,
+                &filter.endpoint_id,
+                &limit,
+            ],
+        )
+        .await?;
+        Ok(rows.iter().map(notice_row).collect())
+    }
+
+    /// One message with its attempts, oldest first.
+    pub async fn load_notice(&self, id: NoticeId) -> Result<Option<(NoticeRow, Vec<AttemptRow>)>, StoreError> {
+        let client = self.pools.reader().await?;
+        let Some(row) = query_opt(&client, LOAD, &[&id.uuid()]).await? else { return Ok(None) };
+        let attempts = query(&client, ATTEMPTS, &[&id.uuid(), &ATTEMPTS_SHOWN]).await?;
+        Ok(Some((notice_row(&row), attempts.iter().map(attempt_row).collect())))
+    }
+
+    /// Sends a message once more, as the message `duplicate` of its own that is marked as a duplicate. `false` when there
+    /// is no such message, or it is on its way still.
+    pub async fn resend_notice(
+        &self,
+        id: NoticeId,
+        duplicate: NoticeId,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let client = self.pools.reader().await?;
+        Ok(execute(&client, RESEND, &[&id.uuid(), &duplicate.uuid(), &now]).await? > 0)
+    }
+
+    /// Lets dead messages begin their schedule again; returns those that did. A webhook does only when its endpoint is
+    /// enabled.
+    pub async fn replay_notices(&self, ids: &[NoticeId], now: OffsetDateTime) -> Result<Vec<Uuid>, StoreError> {
+        let client = self.pools.reader().await?;
+        Ok(query(&client, REPLAY, &[&uuids(ids), &now]).await?.iter().map(|row| row.get("id")).collect())
+    }
+
+    /// Gives dead messages up for good; returns those that were.
+    pub async fn discard_notices(&self, ids: &[NoticeId]) -> Result<Vec<Uuid>, StoreError> {
+        let client = self.pools.reader().await?;
+        Ok(query(&client, DISCARD, &[&uuids(ids)]).await?.iter().map(|row| row.get("id")).collect())
+    }
+
+    /// Makes a webhook due that tests an endpoint; its attempts show how it went. `false` unless the endpoint is enabled.
+    pub async fn enqueue_test(
+        &self,
+        endpoint_id: Uuid,
+        notice: NoticeId,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let client = self.pools.reader().await?;
+        let (kind, body) = (CallbackKind::Test.as_str(), test_body(endpoint_id, now));
+        Ok(execute(&client, ENQUEUE_TEST, &[&endpoint_id, &notice.uuid(), &kind, &body, &now]).await? > 0)
+    }
+}
+
+fn uuids(ids: &[NoticeId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.uuid()).collect()
+}
+
+fn notice_row(row: &Row) -> NoticeRow {
+    NoticeRow {
+        id: row.get("id"),
+        event_id: row.get("event_id"),
+        kind: row.get("kind"),
+        channel: row.get("channel"),
+        recipient: row.get("recipient"),
+        endpoint_id: row.get("endpoint_id"),
+        donation_id: row.get("donation_id"),
+        payment_id: row.get("payment_id"),
+        duplicate_of: row.get("duplicate_of"),
+        status: row.get("status"),
+        attempts: row.get("attempts"),
+        next_attempt_at: row.get("next_attempt_at"),
+        provider_id: row.get("provider_id"),
+        provider_status: row.get("provider_status"),
+        provider_at: row.get("provider_at"),
+        last_error: row.get("last_error"),
+        created_at: row.get("created_at"),
+        sent_at: row.get("sent_at"),
+    }
+}
+
+fn attempt_row(row: &Row) -> AttemptRow {
+    AttemptRow {
+        attempt: row.get("attempt"),
+        at: row.get("at"),
+        settled_at: row.get("settled_at"),
+        outcome: row.get("outcome"),
+        code: row.get("code"),
+        detail: row.get("detail"),
+        duration_ms: row.get("duration_ms"),
+        provider_id: row.get("provider_id"),
+    }
+}

@@ -1,0 +1,147 @@
+//! Whether this process lives, as its neighbours can see it: a number whose advisory lock its own session holds.
+//!
+//! What a process is sending carries its number. The lock goes with the session: at once when the process is killed,
+//! never while it is merely slow, so neither does a crash hold messages back nor is a slow process overtaken. A session
+//! may also be lost by a process that lives (Postgres restarts, a network parts). Then it has [`KEEP`] to take the same
+//! lock again; after that it is to drop what it is sending, and goes on under a new number. Neighbours wait longer
+//! than that ([`BELIEVE`]) before they believe that it is gone.
+//!
+//! Deliberately absent: clocks of two machines, and leases. A pooler between us and Postgres must keep sessions.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::StoreError;
+
+/// How long a process that lost its session may go on with what it is sending.
+pub const KEEP: Duration = Duration::from_secs(3);
+/// How long a number's lock must have been free before what it holds is freed.
+pub const BELIEVE: Duration = Duration::from_secs(5);
+/// How often the session is asked whether it is there, and how long the answer may take. A process learns of a cut that
+/// makes no noise after both, which with [`KEEP`] stays below what the server needs to notice (`SERVER_NOTICES`).
+const ASK: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(2);
+/// Between two attempts to get a session.
+const AGAIN: Duration = Duration::from_millis(200);
+/// The server lets go of a client that vanished without a word after 5 + 3 × 2 seconds.
+const SERVER_NOTICES: &str = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c application_name=careforall-presence";
+const NEXT_NUMBER: &str = "select nextval('notifications.courier_numbers')::integer";
+/// The first half is a number of ours in the one space of advisory locks, beside the outbox's.
+const LOCK: &str = "select pg_try_advisory_lock(1128678256, $1)";
+
+/// This process's number. It is given up when the last clone is dropped.
+#[derive(Clone)]
+pub struct Presence {
+    number: watch::Receiver<Option<i32>>,
+    _task: std::sync::Arc<Ended>,
+}
+
+struct Ended(JoinHandle<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Presence {
+    /// Gets a number, and keeps it as long as it can. Call it inside the runtime.
+    pub fn start(mut config: Config) -> Self {
+        let options =
+            config.get_options().map_or_else(|| SERVER_NOTICES.to_owned(), |it| format!("{it} {SERVER_NOTICES}"));
+        config.options(options);
+        let (sender, number) = watch::channel(None);
+        let task = std::sync::Arc::new(Ended(tokio::spawn(hold(config, sender))));
+        Self { number, _task: task }
+    }
+
+    /// The number, while there is one.
+    pub fn number(&self) -> Option<i32> {
+        *self.number.borrow()
+    }
+
+    /// Waits until `number` is ours no more: whatever is being sent under it must be dropped.
+    pub async fn lost(&self, number: i32) {
+        let mut watched = self.number.clone();
+        // The sender lives as long as we do.
+        let _ = watched.wait_for(|now| *now != Some(number)).await;
+    }
+
+    /// Waits until there is a number.
+    pub async fn gained(&self) {
+        let mut watched = self.number.clone();
+        let _ = watched.wait_for(Option::is_some).await;
+    }
+}
+
+async fn hold(config: Config, published: watch::Sender<Option<i32>>) {
+    let mut deadline = Instant::now();
+    loop {
+        let before = *published.borrow();
+        // With a number to keep, no attempt may outlast the deadline.
+        let session = match before {
+            Some(_) => timeout_at(deadline, open(&config, before)).await.ok(),
+            None => Some(open(&config, None).await),
+        };
+        match session {
+            Some(Ok(Some(session))) => {
+                published.send_replace(Some(session.number));
+                session.outlived().await;
+                tracing::warn!("the session that shows that this process lives is lost");
+                deadline = Instant::now() + KEEP;
+            }
+            Some(Ok(None)) => {}
+            Some(Err(error)) => tracing::debug!(%error, "no session yet"),
+            None => {}
+        }
+        if before.is_some() && Instant::now() >= deadline && published.borrow().is_some() {
+            published.send_replace(None);
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// A session that holds the lock of its number.
+struct Session {
+    client: Client,
+    connection: JoinHandle<()>,
+    number: i32,
+}
+
+impl Session {
+    /// Waits until it is no more. A cut that makes a noise is heard at once, another by asking.
+    async fn outlived(mut self) {
+        loop {
+            tokio::select! {
+                _ = &mut self.connection => return,
+                () = sleep(ASK) => {}
+            }
+            let answered = timeout(ANSWER, self.client.simple_query("select 1")).await;
+            if !answered.is_ok_and(|answer| answer.is_ok()) {
+                // What it may still hold is let go of by the server.
+                return self.connection.abort();
+            }
+        }
+    }
+}
+
+/// A session that holds the lock of `number`, or of a new one; nothing while the server believes that the session before
+/// this one is alive.
+async fn open(config: &Config, number: Option<i32>) -> Result<Option<Session>, StoreError> {
+    let (client, connection) = config.connect(NoTls).await?;
+    let connection = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the session ended");
+        }
+    });
+    let number = match number {
+        Some(number) => number,
+        None => client.query_one(NEXT_NUMBER, &[]).await?.get(0),
+    };
+    let locked: bool = client.query_one(LOCK, &[&number]).await?.get(0);
+    Ok(locked.then_some(Session { client, connection, number }))
+}
