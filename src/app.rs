@@ -38,6 +38,7 @@ use crate::gateways::topology::ConsumerQueue;
 use crate::http::access::{AccessTokens, Operators, SCOPES};
 use crate::http::limits::Limits;
 use crate::http::observe::observe;
+use crate::http::openings::Openings;
 use crate::http::problem::no_such_route;
 use crate::http::streams::Streams;
 use crate::http::{AppState, Channels, TWILIO_REPORTS, configure};
@@ -257,7 +258,8 @@ impl App {
             intake,
             totals: totals.clone(),
             totals_memory: memory,
-            streams: Streams::default(),
+            openings: Openings::default(),
+            streams: Streams::within(open_files() / 2),
             bus: Arc::clone(&bus),
             bridge: bridge.clone(),
             stripe,
@@ -380,6 +382,18 @@ pub fn own_url(address: SocketAddr) -> String {
         IpAddr::V4(_) | IpAddr::V6(_) => address,
     };
     format!("http://{reachable}")
+}
+
+/// How many files this process may have open: all that the system lets it, for each connection is one.
+fn open_files() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+    let allowed = getrlimit(Resource::Nofile).current;
+    allowed.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
 fn cores() -> usize {

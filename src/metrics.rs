@@ -89,6 +89,8 @@ pub struct Metrics {
     /// Attempts of which nobody knows whether they reached the recipient, by channel: so many messages at most arrived
     /// twice.
     pub notifications_unknown: IntGaugeVec,
+    /// Payments that are being opened at the provider for donors.
+    pub payment_openings: IntGauge,
     /// Live payment actors.
     pub payment_actors: IntGauge,
     /// Payment actors that were revived after a panic.
@@ -225,6 +227,7 @@ impl Metrics {
                 "Attempts of unknown outcome: so many messages at most arrived twice",
                 &["channel"],
             ),
+            payment_openings: define.gauge("payment_openings", "Payments that are being opened at the provider"),
             payment_actors: define.gauge("payment_actors", "Live payment actors"),
             payment_actor_restarts: define.counter("payment_actor_restarts_total", "Payment actors revived"),
             payment_actor_retirements: define.counter("payment_actor_retirements_total", "Payment actors retired"),

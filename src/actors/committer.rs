@@ -387,8 +387,8 @@ impl Store {
     ) -> Result<Vec<MoveOutcome>, StoreError> {
         let mut outcomes = move_payments(client, batch).await?;
         for (it, outcome) in batch.iter().zip(&mut outcomes) {
-            if again && *outcome != MoveOutcome::Moved && was_moved(client, it.after.id, it.id).await? {
-                *outcome = MoveOutcome::Moved;
+            if again && !outcome.is_moved() && was_moved(client, it.after.id, it.id).await? {
+                *outcome = MoveOutcome::Moved { has_parked: it.gains_intent };
             }
         }
         Ok(outcomes)

@@ -25,6 +25,8 @@ const IN_FLIGHT: usize = 16 * 1024;
 const CHECKS: Duration = Duration::from_secs(2);
 const CHECKS_BATCH: i64 = 200;
 const CHECKS_LEASE_S: i64 = 60;
+/// How long a full batch of checks is waited for before the next one is taken.
+const CHECKS_WAIT: Duration = Duration::from_secs(5);
 /// Events are taken up when their payment appears; one that waits longer than this was left behind by a crash.
 const PARKED_TOO_LONG: time::Duration = time::Duration::seconds(30);
 /// The registry's own mailbox.
@@ -169,8 +171,16 @@ impl Registry {
         let tools = Arc::clone(&self.tools);
         let job = async move {
             let due = tools.store.claim_due_checks(tools.clock.now(), CHECKS_LEASE_S, CHECKS_BATCH).await;
+            let mut is_full = false;
             match due {
-                Ok(due) => due.into_iter().for_each(|id| drop(payments.spawn(id, Command::Check))),
+                Ok(due) => {
+                    is_full = due.len() >= usize::try_from(CHECKS_BATCH).unwrap_or(usize::MAX);
+                    let checks = due.into_iter().map(|id| payments.spawn(id, Command::Check)).collect::<Vec<_>>();
+                    // A crowd left more than one batch: the next one follows when this one is done, or takes too long.
+                    if is_full {
+                        let _ = tokio::time::timeout(CHECKS_WAIT, futures::future::join_all(checks)).await;
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "due checks cannot be read"),
             }
             let then = tools.clock.now() - PARKED_TOO_LONG;
@@ -178,12 +188,13 @@ impl Registry {
                 Ok(late) => late.into_iter().for_each(|id| drop(payments.spawn(id, Command::TakeUpParked))),
                 Err(error) => tracing::warn!(%error, "parked events cannot be read"),
             }
+            is_full
         };
-        ctx.spawn(job.into_actor(self).map(|(), act, ctx| act.look_again(ctx)));
+        ctx.spawn(job.into_actor(self).map(|is_full, act, ctx| act.look_again(is_full, ctx)));
     }
 
-    fn look_again(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_later(CHECKS, Self::look_for_checks);
+    fn look_again(&mut self, at_once: bool, ctx: &mut Context<Self>) {
+        ctx.run_later(if at_once { Duration::ZERO } else { CHECKS }, Self::look_for_checks);
     }
 }
 
@@ -204,7 +215,7 @@ impl Handler<Neighbours> for Registry {
     fn handle(&mut self, msg: Neighbours, ctx: &mut Self::Context) {
         self.neighbours = Some(msg.0);
         if self.looks_for_checks {
-            self.look_again(ctx);
+            self.look_again(false, ctx);
         }
     }
 }

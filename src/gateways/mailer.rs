@@ -75,7 +75,7 @@ impl Mailer {
         let message = message::build(mail)?;
         match self {
             Self::Smtp(relay) => relay.send(message).await,
-            Self::Files(files) => files.write(&mail.message_id, &message.formatted()).await,
+            Self::Files(files) => files.write(&mail.message_id, message.formatted()).await,
         }
     }
 

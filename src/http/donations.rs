@@ -11,6 +11,7 @@ use super::access::may_see;
 use super::campaigns::checked;
 use super::extract::{Json, object, path_id, query, traceparent};
 use super::idempotency::{answer, claimed_key};
+use super::openings::prefers_no_wait;
 use super::problem::{FieldError, Problem};
 use crate::actors::committer::{CommitAnswer, CommitCreation};
 use crate::actors::payment::{Command, Reply};
@@ -82,7 +83,7 @@ pub async fn create(
     match outcome {
         CreationOutcome::Recorded { manual_capture } => {
             let payment = Payment { manual_capture, ..payment };
-            let payment = open(&state, payment).await;
+            let payment = open(&state, payment, !prefers_no_wait(&request)).await;
             let view = fresh_view(&donation, &payment, state.access.issue(donation.id));
             finish(&state, key, view).await
         }
@@ -152,10 +153,21 @@ fn first_state(donation: &NewDonation, traceparent: String) -> Payment {
     }
 }
 
-/// Waits a while for the provider; the actor goes on whether or not we wait.
-async fn open(state: &AppState, payment: Payment) -> Payment {
+/// Has the payment opened, and waits a while for the provider, if it may; the actor goes on whether or not we wait.
+async fn open(state: &AppState, payment: Payment, waits: bool) -> Payment {
+    let Some(opening) = state.openings.begin() else { return payment };
+    let is_waited_for = waits && opening.is_waited_for;
+    let (payments, id) = (state.payments.clone(), payment.id);
     let command = Command::Open { fresh: Some(Box::new(payment.clone())) };
-    match timeout(PROVIDER_WAIT, state.payments.spawn(payment.id, command)).await {
+    let opened = actix_web::rt::spawn(async move {
+        let opened = payments.send(id, command).await;
+        drop(opening);
+        opened
+    });
+    if !is_waited_for {
+        return payment;
+    }
+    match timeout(PROVIDER_WAIT, opened).await {
         Ok(Ok(Ok(Reply::State(opened)))) => *opened,
         _ => payment,
     }

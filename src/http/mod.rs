@@ -10,6 +10,7 @@ pub mod extract;
 pub mod idempotency;
 pub mod limits;
 pub mod observe;
+pub mod openings;
 pub mod operations;
 pub mod payments;
 pub mod problem;
@@ -42,6 +43,7 @@ use crate::store::Store;
 use crate::store::cache::Cache;
 use access::{AccessTokens, Operators};
 use limits::Limits;
+use openings::Openings;
 use streams::Streams;
 
 /// The largest JSON body, in bytes.
@@ -80,6 +82,8 @@ pub struct AppState {
     pub totals: Addr<TotalsActor>,
     /// Totals, level 0.
     pub totals_memory: TotalsMemory,
+    /// Payments that are being opened for donors.
+    pub openings: Openings,
     /// Open streams of totals.
     pub streams: Streams,
     /// Where facts go.

@@ -24,7 +24,7 @@ use super::totals::campaign_id;
 use crate::actors::totals::{Subscribe, Subscription, TotalsEvent};
 use crate::metrics::METRICS;
 
-/// Open streams of one process.
+/// Open streams of one process at most.
 const STREAMS: usize = 20_000;
 /// Open streams of one client address, where clients are limited.
 const STREAMS_OF_A_CLIENT: usize = 100;
@@ -38,8 +38,11 @@ const PREAMBLE: &[u8] = b"retry: 2000\n\n";
 const BEAT: &[u8] = b":\n\n";
 
 /// Open streams, all and by client address.
-#[derive(Clone, Default)]
-pub struct Streams(Arc<Mutex<Open>>);
+#[derive(Clone)]
+pub struct Streams {
+    open: Arc<Mutex<Open>>,
+    most: usize,
+}
 
 #[derive(Default)]
 struct Open {
@@ -54,10 +57,15 @@ struct Place {
 }
 
 impl Streams {
+    /// No stream yet, and never more than `most`, nor than [`STREAMS`].
+    pub fn within(most: usize) -> Self {
+        Self { open: Arc::default(), most: most.min(STREAMS) }
+    }
+
     /// A place for one more stream of `client`; the error is a 503 or a 429.
     fn admit(&self, client: Option<IpAddr>) -> Result<Place, Problem> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.count >= STREAMS {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.count >= self.most {
             return Err(Problem::unavailable("all streams are taken").retry_after(RETRY_AFTER_S));
         }
         if let Some(client) = client {
@@ -78,7 +86,7 @@ impl Streams {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.count -= 1;
         METRICS.totals_streams.dec();
         if let Some(client) = self.client
@@ -181,7 +189,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_quiet_stream_beats_and_an_event_puts_the_next_beat_off_and_it_ends_with_its_sender() {
         let (sender, events) = watch::channel(TotalsEvent::default());
-        let place = Streams::default().admit(None).ok().unwrap();
+        let place = Streams::within(STREAMS).admit(None).ok().unwrap();
         let subscription = Subscription { current: answer(1), events };
         let mut stream = std::pin::pin!(super::events(subscription, Some(1), place));
         let mut next = async || stream.next().await.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap());
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_for_a_client_and_are_free_again_when_streams_end() {
-        let streams = Streams::default();
+        let streams = Streams::within(STREAMS);
         let one: Option<IpAddr> = Some([192, 0, 2, 1].into());
         let mut places: Vec<Place> = (0..STREAMS_OF_A_CLIENT).map(|_| streams.admit(one).ok().unwrap()).collect();
         assert!(streams.admit(one).is_err());
@@ -210,13 +218,13 @@ mod tests {
         places.pop();
         places.push(streams.admit(one).ok().unwrap());
         drop((places, other));
-        let open = streams.0.lock().unwrap();
+        let open = streams.open.lock().unwrap();
         assert_eq!((open.count, open.of_clients.len()), (0, 0));
     }
 
     #[test]
     fn places_are_bounded_for_all() {
-        let streams = Streams::default();
+        let streams = Streams::within(STREAMS);
         let places: Vec<Place> = (0..STREAMS).map(|_| streams.admit(None).ok().unwrap()).collect();
         assert!(streams.admit(None).is_err());
         drop(places);

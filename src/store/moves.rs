@@ -3,7 +3,7 @@
 //! Deliberately absent: the decision. A move is decided by the payment's actor against one version, and is written only
 //! while the row still has that version.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::Object;
 use serde::Serialize;
@@ -24,6 +24,7 @@ use crate::domain::payment::evidence::Evidence;
 use crate::domain::provider::{DisputeFact, RefundFact};
 
 const MOVE: &str = include_str!("../../sql/queries/payments/move_payments.sql");
+const PARKED_AMONG: &str = include_str!("../../sql/queries/payments/find_parked_among.sql");
 const WAS_MOVED: &str = include_str!("../../sql/queries/payments/was_moved.sql");
 
 /// One write of one payment. A verdict that changes nothing is a move too: its history row and its answer are kept.
@@ -41,6 +42,8 @@ pub struct Move {
     pub check_at: Option<OffsetDateTime>,
     /// What caused it, for the history.
     pub cause: Cause,
+    /// Whether the payment's intent becomes known by it.
+    pub gains_intent: bool,
     /// The steps, one for each version; none where nothing changed.
     pub steps: Vec<Step>,
     /// Ledger lines.
@@ -93,11 +96,24 @@ pub struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MoveOutcome {
     /// It is written.
-    Moved,
+    Moved {
+        /// Whether events wait that were parked for want of the intent that is known now.
+        has_parked: bool,
+    },
     /// The payment has another version now: load it and decide again.
     Conflict,
     /// Its key was used before.
     KeyTaken,
+}
+
+impl MoveOutcome {
+    /// Whether it is written.
+    pub fn is_moved(self) -> bool {
+        match self {
+            Self::Moved { .. } => true,
+            Self::Conflict | Self::KeyTaken => false,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -195,7 +211,24 @@ pub async fn move_payments(client: &Object, batch: &[Move]) -> Result<Vec<MoveOu
     let facts = json(fact_rows.iter())?;
     let rows = query(client, MOVE, &[&items, &history, &refunds, &disputes, &lines, &facts]).await?;
     let outcomes: HashMap<Uuid, MoveOutcome> = rows.iter().map(|row| (row.get("move_id"), outcome(row))).collect();
-    batch.iter().map(|it| outcomes.get(&it.id.uuid()).copied().ok_or_else(missing)).collect()
+    let parked = parked_among(client, batch).await?;
+    let outcome = |it: &Move| match outcomes.get(&it.id.uuid())? {
+        MoveOutcome::Moved { .. } => Some(MoveOutcome::Moved { has_parked: parked.contains(&it.after.id.uuid()) }),
+        other => Some(*other),
+    };
+    batch.iter().map(|it| outcome(it).ok_or_else(missing)).collect()
+}
+
+/// Looked for after the commit: an event that is parked later finds the payment by itself.
+async fn parked_among(client: &Object, batch: &[Move]) -> Result<HashSet<Uuid>, StoreError> {
+    let fresh = || batch.iter().filter(|it| it.gains_intent);
+    let payments: Vec<Uuid> = fresh().map(|it| it.after.id.uuid()).collect();
+    if payments.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let intents: Vec<Option<&str>> = fresh().map(|it| it.after.intent_id.as_deref()).collect();
+    let rows = query(client, PARKED_AMONG, &[&payments, &intents]).await?;
+    Ok(rows.iter().map(|row| row.get("payment_id")).collect())
 }
 
 /// Whether that very move is in the history: after a commit whose answer was not heard.
@@ -295,7 +328,7 @@ fn fact_row(ord: usize, fact: &Fact) -> Result<FactRow<'_>, StoreError> {
 
 fn outcome(row: &Row) -> MoveOutcome {
     match (row.get("is_current"), row.get("is_moved")) {
-        (_, true) => MoveOutcome::Moved,
+        (_, true) => MoveOutcome::Moved { has_parked: false },
         (true, false) => MoveOutcome::KeyTaken,
         (false, false) => MoveOutcome::Conflict,
     }

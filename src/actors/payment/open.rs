@@ -35,7 +35,11 @@ impl Work {
             return Ok(Reply::State(Box::new(self.load().await?.clone())));
         }
         match self.tools.stripe.create_intent(&new_intent(&payment)).await {
-            Ok(snapshot) => self.opened(&snapshot).await?,
+            Ok(snapshot) => {
+                if self.opened(&snapshot).await? {
+                    self.take_up_parked().await?;
+                }
+            }
             // A refusal is the provider's own word; a bare 404 is only something on the way to it.
             Err(GatewayError::Permanent { status, code, message, kind })
                 if !matches!(status, 401 | 403) && (code.is_some() || kind.is_some()) =>
@@ -49,15 +53,15 @@ impl Work {
                 return Err(error.into());
             }
         }
-        self.take_up_parked().await?;
         Ok(Reply::State(Box::new(self.load().await?.clone())))
     }
 
-    async fn opened(&mut self, snapshot: &IntentSnapshot) -> Result<(), PaymentError> {
+    /// Writes the intent down; returns whether events may have been parked for want of it.
+    async fn opened(&mut self, snapshot: &IntentSnapshot) -> Result<bool, PaymentError> {
         for _ in 0..DECISIONS {
             let before = self.load().await?.clone();
             if before.client_secret.is_some() {
-                return Ok(());
+                return Ok(true);
             }
             let evidence =
                 Evidence::Opened { intent_id: snapshot.id.clone(), client_secret: snapshot.client_secret.clone() };
@@ -66,8 +70,8 @@ impl Work {
                 traceparent: before.traceparent.clone(),
                 ..Cause::of_provider("intent.created", verdict, reason, evidence)
             };
-            if self.commit(&before, change, cause, None).await? == MoveOutcome::Moved {
-                return Ok(());
+            if let MoveOutcome::Moved { has_parked } = self.commit(&before, change, cause, None).await? {
+                return Ok(has_parked);
             }
         }
         Err(PaymentError::Contended)

@@ -147,7 +147,7 @@ impl Work {
                 ..Cause::of_provider(kind, verdict, format!("ordered by {}; {reason}", order.operator), news.clone())
             };
             match self.commit(&before, change, cause, answer).await? {
-                MoveOutcome::Moved => {
+                MoveOutcome::Moved { .. } => {
                     if !is_news {
                         self.check_by_schedule().await?;
                     }

@@ -115,7 +115,7 @@ impl Work {
             };
             let stored = event_answer(&event.id, &answer, self.tools.clock.now())?;
             match self.commit(&before, change, cause, Some(stored)).await? {
-                MoveOutcome::Moved => return Ok(answer),
+                MoveOutcome::Moved { .. } => return Ok(answer),
                 MoveOutcome::KeyTaken => return self.duplicate(event).await,
                 MoveOutcome::Conflict => {}
             }
@@ -170,7 +170,7 @@ impl Work {
                 return self.check_later(before).await;
             }
             let cause = Cause::of_provider("payment.checked", verdict, reason, evidence);
-            if self.commit(&before, change, cause, None).await? == MoveOutcome::Moved {
+            if self.commit(&before, change, cause, None).await?.is_moved() {
                 return Ok(Reply::State(Box::new(self.load().await?.clone())));
             }
         }
@@ -219,7 +219,7 @@ impl Work {
             .await
             .map_err(|error| PaymentError::Unavailable(error.to_string()))??;
         match outcome {
-            MoveOutcome::Moved => {
+            MoveOutcome::Moved { .. } => {
                 count(before, &after, &steps, flagged);
                 self.payment = if steps.is_empty() { known } else { Some(after) };
             }
@@ -268,6 +268,7 @@ fn assemble(
         after: before.clone(),
         check_at: None,
         cause,
+        gains_intent: false,
         steps: Vec::new(),
         lines: Vec::new(),
         refunds: Vec::new(),
@@ -280,6 +281,7 @@ fn assemble(
     after.updated_at = now;
     Move {
         check_at: next_check(&after, now),
+        gains_intent: before.intent_id.is_none() && after.intent_id.is_some(),
         facts: change.facts.iter().map(|kind| Fact::of(before, &after, *kind, now, traceparent.clone())).collect(),
         steps: change.steps,
         lines: change.lines,

@@ -2,15 +2,15 @@
 //!
 //! A file is there whole or not at all, and a second try of the same notice replaces it instead of doubling it.
 //!
-//! Deliberately absent: clearing up. The files are the operator's.
+//! Deliberately absent: clearing up (the files are the operator's), and fsync: one for each mail would make every commit of a
+//! database on the same disk wait, for mails that nobody is sent.
 
-use std::io;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use tokio::fs::{self, DirBuilder, File, OpenOptions};
-use tokio::io::AsyncWriteExt;
 
 use crate::gateways::delivery::{Accepted, DeliveryError};
 
@@ -27,33 +27,31 @@ impl MailFiles {
         Self { dir, drafts: Arc::default() }
     }
 
-    pub(super) async fn write(&self, message_id: &str, bytes: &[u8]) -> Result<Accepted, DeliveryError> {
+    pub(super) async fn write(&self, message_id: &str, bytes: Vec<u8>) -> Result<Accepted, DeliveryError> {
         let name = format!("{message_id}.eml");
-        self.replace(&name, bytes).await.map_err(|error| self.refused(&error))?;
+        let (draft, path) = (self.draft(), self.dir.join(&name));
+        self.work(move |dir| {
+            write_draft(dir, &draft, &bytes)?;
+            fs::rename(&draft, &path)
+        })
+        .await?;
         Ok(Accepted { provider_id: Some(name), code: None })
     }
 
     pub(super) async fn check(&self) -> Result<(), DeliveryError> {
         let draft = self.draft();
-        let tried = async {
-            self.make_dir().await?;
-            write_synced(&draft, b"").await?;
-            fs::remove_file(&draft).await
-        };
-        tried.await.map_err(|error: io::Error| self.refused(&error))
+        self.work(move |dir| {
+            write_draft(dir, &draft, b"")?;
+            fs::remove_file(&draft)
+        })
+        .await
     }
 
-    async fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.make_dir().await?;
-        let draft = self.draft();
-        write_synced(&draft, bytes).await?;
-        fs::rename(&draft, self.dir.join(name)).await?;
-        // The name too must survive a power cut, not only what it stands for.
-        File::open(&self.dir).await?.sync_all().await
-    }
-
-    async fn make_dir(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).await
+    /// On a thread that may wait for the disk, all in one go.
+    async fn work(&self, work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> Result<(), DeliveryError> {
+        let dir = self.dir.clone();
+        let worked = tokio::task::spawn_blocking(move || work(&dir)).await.unwrap_or_else(|error| Err(error.into()));
+        worked.map_err(|error| self.refused(&error))
     }
 
     fn draft(&self) -> PathBuf {
@@ -66,9 +64,7 @@ impl MailFiles {
     }
 }
 
-async fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).await?;
-    file.write_all(bytes).await?;
-    file.sync_all().await
+fn write_draft(dir: &Path, draft: &Path, bytes: &[u8]) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft)?.write_all(bytes)
 }
