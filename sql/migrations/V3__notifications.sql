@@ -1,4 +1,4 @@
--- Notifications over three channels, claimed by living processes, answered for by providers.
+-- Notifications over three channels: claimed by living processes, answered for by providers.
 
 -- A webhook that tests an endpoint is about no donation.
 alter table notifications.notifications
