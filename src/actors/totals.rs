@@ -133,6 +133,8 @@ type Reply = oneshot::Sender<Result<TotalsAnswer, TotalsError>>;
 struct Reading {
     /// Who asked before it was dropped.
     early: Vec<(i64, Reply)>,
+    /// How many of those asked before it began: what the database tells them is the newest that there is.
+    first: usize,
     /// Who asked after: they get a read that began after the drop.
     late: Vec<(i64, Reply)>,
     /// Whether a fact dropped the campaign after the read began.
@@ -213,7 +215,8 @@ impl TotalsActor {
     fn read(&mut self, id: CampaignId, early: Vec<(i64, Reply)>, exact: bool, ctx: &mut Context<Self>) {
         let wanted = early.iter().map(|(min_version, _)| *min_version).max().unwrap_or(0);
         let min_version = wanted.max(self.memory.floor(id));
-        self.reading.insert(id, Reading { early, ..Reading::default() });
+        let first = early.len();
+        self.reading.insert(id, Reading { early, first, ..Reading::default() });
         let levels = self.levels.clone();
         let job = async move { levels.read(id, min_version, exact).await };
         ctx.spawn(job.into_actor(self).map(move |read, act, ctx| act.finish(id, read, ctx)));
@@ -227,10 +230,12 @@ impl TotalsActor {
         let answer = read
             .and_then(|Found { totals, source, .. }| Ok((render(&totals, Source::Memory)?, render(&totals, source)?)));
         let mut again = reading.late;
-        for (min_version, reply) in reading.early {
+        for (place, (min_version, reply)) in reading.early.into_iter().enumerate() {
+            // Whoever joined may know of a commit that the read, which had begun, did not see.
+            let may_know_more = place >= reading.first;
             match &answer {
-                // Joined a read from Redis that is too old for this one: the database knows more, or nobody does.
-                Ok((_, told)) if told.version < min_version && told.source == Source::Redis => {
+                // Too old for this one: the database knows more, or nobody does.
+                Ok((_, told)) if told.version < min_version && (may_know_more || told.source == Source::Redis) => {
                     again.push((min_version, reply));
                 }
                 Ok((_, told)) => {
