@@ -29,6 +29,8 @@ const WAITING_MAX: usize = 200_000;
 const NAP_MIN: Duration = Duration::from_micros(40);
 /// The schedule lets others run after so many requests that are due at once.
 const PUSHED_AT_ONCE: usize = 64;
+/// What was due at the very end is still sent within this.
+const GRACE: Duration = Duration::from_millis(5);
 /// How much longer than its patience a thread waits for the last answers.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -239,11 +241,13 @@ async fn schedule<S: Scenario>(
         }
         number += threads as u64;
     }
-    // A preparation is waited for; a measured run is over when its time is.
-    if shared.plan.count.is_some() {
-        while !queue.due.borrow().is_empty() && !shared.stop.is_wished() {
-            nap.sleep(NAP_MIN * 25).await.map_err(|error| error.to_string())?;
+    // A preparation is waited for; a measured run is over when its time is, and the last ones have had theirs.
+    let grace = Instant::now() + GRACE;
+    while !queue.due.borrow().is_empty() && !shared.stop.is_wished() {
+        if shared.plan.count.is_none() && Instant::now() > grace {
+            break;
         }
+        nap.sleep(NAP_MIN).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -73,9 +73,9 @@ pub struct Measure {
     pub connections: usize,
     /// The measured time in seconds.
     pub seconds: f64,
-    /// Done.
+    /// Done, of what was due in that time.
     pub done: u64,
-    /// Done a second.
+    /// Done a second in that time, whenever it was due.
     pub per_second: f64,
     /// Refused with 503 or 429.
     pub refused: u64,
@@ -153,7 +153,7 @@ fn measure(scenario: &str, plan: &Plan, recording: &Recording, series: &Series, 
         connections: plan.connections,
         seconds,
         done: series.done,
-        per_second: if seconds > 0.0 { series.done as f64 / seconds } else { 0.0 },
+        per_second: if seconds > 0.0 { series.throughput as f64 / seconds } else { 0.0 },
         refused: series.refused,
         failed: series.failed,
         wrong: series.wrong,

@@ -21,6 +21,8 @@ const LONGEST_US: u64 = 600_000_000;
 const SLICES: u64 = 300;
 /// Different complaints that are kept; the rest is counted as one.
 const COMPLAINTS: usize = 12;
+/// What stands between a complaint and its example.
+pub const SUCH_AS: &str = ", such as ";
 /// Sent this much after it was due, a request is counted as late.
 const LATE: Duration = Duration::from_millis(10);
 
@@ -44,8 +46,10 @@ pub struct Series {
     pub name: &'static str,
     /// Latencies of what was done in the measured time, in microseconds.
     pub latency: Histogram<u64>,
-    /// Done in the measured time.
+    /// Done, of what was due in the measured time.
     pub done: u64,
+    /// Done in the measured time, whenever it was due: past capacity that is more.
+    pub throughput: u64,
     /// Refused in the measured time.
     pub refused: u64,
     /// Failed in the measured time.
@@ -72,8 +76,8 @@ fn histogram(digits: u8) -> Histogram<u64> {
 
 impl Series {
     fn new(name: &'static str) -> Self {
-        let (done, refused, failed, wrong) = (0, 0, 0, 0);
-        Self { name, latency: histogram(DIGITS), done, refused, failed, wrong, slices: Vec::new() }
+        let (done, throughput, refused, failed, wrong) = (0, 0, 0, 0, 0);
+        Self { name, latency: histogram(DIGITS), done, throughput, refused, failed, wrong, slices: Vec::new() }
     }
 
     fn slice(&mut self, at: usize) -> &mut Slice {
@@ -86,6 +90,7 @@ impl Series {
     fn add(&mut self, other: &Self) {
         let _ = self.latency.add(&other.latency); // the same bounds: it fits
         self.done += other.done;
+        self.throughput += other.throughput;
         self.refused += other.refused;
         self.failed += other.failed;
         self.wrong += other.wrong;
@@ -146,6 +151,7 @@ pub struct Recording {
 pub struct Tally {
     started: Instant,
     measured_from: Duration,
+    ends: Duration,
     slice: Duration,
     kept: Mutex<Kept>,
 }
@@ -165,7 +171,7 @@ impl Tally {
         let series = series.iter().map(|name| Series::new(name)).collect();
         let slice = Duration::from_secs((plan.whole().as_secs() / SLICES).max(1));
         let kept = Kept { series, unsent: 0, late: 0, complaints: BTreeMap::new(), glance: Glance::new() };
-        Self { started, measured_from: plan.measured_from(), slice, kept: Mutex::new(kept) }
+        Self { started, measured_from: plan.measured_from(), ends: plan.whole(), slice, kept: Mutex::new(kept) }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -196,6 +202,7 @@ impl Tally {
         let latency = u64::try_from((now - intended).as_micros()).unwrap_or(u64::MAX).clamp(1, LONGEST_US);
         let at = usize::try_from((now - self.started).as_millis() / self.slice.as_millis().max(1)).unwrap_or(0);
         let is_measured = self.is_measured(intended);
+        let is_within = self.is_measured(now) && now < self.started + self.ends;
         let mut kept = self.kept();
         let Kept { series: all, complaints, glance, .. } = &mut *kept;
         let Some(series) = all.get_mut(series) else { return };
@@ -205,6 +212,7 @@ impl Tally {
                 let _ = glance.latency.record(latency); // clamped to what it holds
                 let _ = series.slice(at).latency.record(latency);
                 series.done += counted;
+                series.throughput += u64::from(is_within);
                 if is_measured {
                     let _ = series.latency.record(latency);
                 }
@@ -218,11 +226,11 @@ impl Tally {
                 glance.undone += 1;
                 series.slice(at).undone += 1;
                 series.failed += counted;
-                complain(complaints, complaint);
+                complain(complaints, complaint, 1);
             }
             Outcome::Wrong(complaint) => {
                 series.wrong += 1;
-                complain(complaints, format!("WRONG: {complaint}"));
+                complain(complaints, format!("WRONG: {complaint}"), 1);
             }
         }
     }
@@ -246,10 +254,13 @@ impl Tally {
     }
 }
 
-fn complain(complaints: &mut BTreeMap<String, u64>, complaint: String) {
-    let is_new = !complaints.contains_key(&complaint);
-    let key = if is_new && complaints.len() >= COMPLAINTS { "(others)".to_owned() } else { complaint };
-    *complaints.entry(key).or_insert(0) += 1;
+/// Complaints that differ only in their example (after [`SUCH_AS`]) are one; the first example is kept.
+fn complain(complaints: &mut BTreeMap<String, u64>, complaint: String, count: u64) {
+    let head = |text: &str| text.split(SUCH_AS).next().unwrap_or_default().to_owned();
+    let known = complaints.keys().find(|known| head(known) == head(&complaint)).cloned();
+    let is_full = complaints.len() >= COMPLAINTS;
+    let key = known.unwrap_or_else(|| if is_full { "(others)".to_owned() } else { complaint });
+    *complaints.entry(key).or_insert(0) += count;
 }
 
 /// All threads' shares as one; the run ended now.
@@ -275,7 +286,7 @@ pub fn whole(tallies: &[std::sync::Arc<Tally>], plan: &Plan) -> Recording {
             mine.add(theirs);
         }
         for (complaint, count) in &kept.complaints {
-            *all.complaints.entry(complaint.clone()).or_insert(0) += count;
+            complain(&mut all.complaints, complaint.clone(), *count);
         }
     }
     all
@@ -304,7 +315,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1500)).await;
         tally.record(0, started + Duration::from_millis(2500), Outcome::Done);
         let all = whole(&[tally], &plan());
-        assert_eq!((all.series[0].done, all.series[0].latency.len()), (1, 1));
+        assert_eq!((all.series[0].done, all.series[0].throughput, all.series[0].latency.len()), (1, 1, 1));
         let latency = all.series[0].latency.max();
         assert!((499_000..=501_000).contains(&latency), "{latency}");
         assert_eq!(all.series[0].slices.iter().map(|slice| slice.latency.len()).sum::<u64>(), 2);
@@ -334,7 +345,7 @@ mod tests {
         }
         let all = whole(&tallies, &plan());
         assert_eq!((all.series[1].refused, all.series[0].failed, all.series[0].wrong), (2, 200, 2));
-        assert!(all.complaints.len() <= 2 * (COMPLAINTS + 1), "{}", all.complaints.len());
+        assert!(all.complaints.len() <= COMPLAINTS + 1, "{}", all.complaints.len());
         assert_eq!(all.complaints.values().sum::<u64>(), 202);
     }
 }

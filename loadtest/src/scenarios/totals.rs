@@ -135,8 +135,10 @@ pub async fn run_cold(session: &Session, bounds: &Bounds) -> Result<Run, String>
         Pace::Closed => COLD_MAX,
     };
     let campaigns = with_gifts(session, bounds, name, count as usize).await?;
-    let before = answers(session).await?;
     let scenario = Arc::new(Reads::new(&campaigns, 0));
+    // Each was asked for before: what remembers for longer than memory has it.
+    session.prepare(name, bounds, u64::try_from(campaigns.len()).unwrap_or(u64::MAX), &scenario).await?;
+    let before = answers(session).await?;
     let mut run = session.load(name, plan, &scenario, promise).await?;
     run.notes.push(format!("{} campaigns in turn", crate::measure::thousands(campaigns.len() as u64)));
     run.notes.push(shares(session, before).await?);

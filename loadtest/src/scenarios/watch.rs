@@ -24,7 +24,7 @@ use crate::engine::{Scenario, Turn};
 use crate::measure::{Promise, Run};
 use crate::office::{Office, Totals};
 use crate::plan::{Pace, Plan};
-use crate::recording::Outcome;
+use crate::recording::{Outcome, SUCH_AS};
 
 const SERIES: [&str; 3] = ["read", "read with min_version", "capture"];
 const CAPTURE: usize = 2;
@@ -72,11 +72,13 @@ impl Watch {
             return Outcome::Wrong("totals without a version".to_owned());
         };
         if version < min_version {
-            return Outcome::Wrong(format!("version {version} was told to who asked for {min_version}: {body}"));
+            return Outcome::Wrong(format!(
+                "a total older than asked for{SUCH_AS}version {version} instead of {min_version}"
+            ));
         }
         if version < seen.version || raised_minor < seen.raised_minor {
             return Outcome::Wrong(format!(
-                "who saw version {} with {} then saw {body}",
+                "a total went back on one connection{SUCH_AS}version {version} with {raised_minor} after {} with {}",
                 seen.version, seen.raised_minor
             ));
         }
