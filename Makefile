@@ -22,7 +22,7 @@ lint: cargo ## check format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-load: loadtest ## load a server made for it, audit it, write target/load.html: about two minutes
+load: loadtest ## load a server made for it, audit it, write target/load.html: two to three minutes
 	@./target/release/careforall-loadtest all --html target/load.html --json target/load.json
 
 bench: loadtest ## compare our way with the usual one, pgbench and a bare handler

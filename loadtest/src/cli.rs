@@ -51,10 +51,10 @@ enum Command {
         #[command(flatten)]
         place: Place,
         /// Seconds for each scenario.
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
         /// Ledger lines of totals-live.
-        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]
+        #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]
         lines: u64,
         #[command(flatten)]
         output: Output,
