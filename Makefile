@@ -1,6 +1,6 @@
 # The commands of this project. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint stop-test-services
+.PHONY: help run build test lint load bench stop-test-services
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
@@ -21,6 +21,17 @@ test: cargo ## find or start PostgreSQL, Redis and RabbitMQ, then check format, 
 lint: cargo ## check format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+load: loadtest ## load a server made for it, audit it, write target/load.html: two to three minutes
+	@./target/release/careforall-loadtest all --html target/load.html --json target/load.json
+
+bench: loadtest ## compare our way with the usual one, pgbench and a bare handler
+	@./target/release/careforall-loadtest bench --json target/bench.json
+
+.PHONY: loadtest
+loadtest: cargo
+	@scripts/install-server-programs postgresql
+	cargo build --release --locked -p careforall -p careforall-loadtest
 
 stop-test-services: ## end the private services that `make test` started
 	@scripts/stop-test-services

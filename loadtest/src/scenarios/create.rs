@@ -1,0 +1,116 @@
+//! Donations are created: each is one POST, recorded with its payment in one commit and opened at the sandbox.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uuid::Uuid;
+
+use super::{Bounds, Kind, Session};
+use crate::api::{self, Gift};
+use crate::books::Books;
+use crate::client::Wire;
+use crate::engine::{Scenario, Turn};
+use crate::measure::{Promise, Run};
+use crate::recording::Outcome;
+
+/// The picture: about 50 ms. Ours: product, "Speed".
+pub const PROMISE: Promise = Promise {
+    picture_p95_ms: Some(50.0),
+    ours_p95_ms: Some(5.0),
+    picture_per_second: Some(500.0),
+    ours_per_second: Some(8000.0),
+};
+
+/// A payment that is open at the sandbox.
+#[derive(Clone, Debug)]
+pub struct Payable {
+    /// The payment.
+    pub payment: Uuid,
+    /// Its intent.
+    pub intent_id: String,
+    /// What was asked for.
+    pub amount_minor: u64,
+}
+
+/// Creates donations.
+#[derive(Debug)]
+pub struct Create {
+    campaigns: Vec<Uuid>,
+    books: Arc<Books>,
+    with_keys: bool,
+    /// What can be paid, where somebody wants it.
+    payables: Option<Mutex<Vec<Payable>>>,
+}
+
+impl Create {
+    /// Over these campaigns.
+    pub fn new(session: &Session, campaigns: Vec<Uuid>, with_keys: bool) -> Self {
+        Self { campaigns, books: Arc::clone(&session.books), with_keys, payables: None }
+    }
+
+    /// The same, and what can be paid is kept.
+    pub fn keeping(self) -> Self {
+        Self { payables: Some(Mutex::default()), ..self }
+    }
+
+    /// What can be paid; it is given away.
+    pub fn take_payables(&self) -> Vec<Payable> {
+        self.payables.as_ref().map(|kept| std::mem::take(&mut *lock(kept))).unwrap_or_default()
+    }
+
+    /// One that can be paid; it is given away.
+    pub fn take_payable(&self) -> Option<Payable> {
+        lock(self.payables.as_ref()?).pop()
+    }
+
+    /// Sends one donation.
+    pub async fn give(&self, wire: &mut Wire, number: u64) -> Result<Gift, Outcome> {
+        let campaign = self.campaigns[usize::try_from(number).unwrap_or(0) % self.campaigns.len()];
+        let amount_minor = amount(number);
+        let key = self.with_keys.then(|| format!("load-{:08x}-{number}", self.books.tag));
+        let bytes = api::create(campaign, amount_minor, number, key.as_deref());
+        let answer = wire.call(&bytes).await.map_err(|error| Outcome::Failed(error.to_string()))?;
+        match api::outcome(&answer, 201) {
+            Outcome::Done => {}
+            other => return Err(other),
+        }
+        let gift = api::gift(answer.text()).ok_or_else(|| Outcome::Wrong("a 201 without a donation".to_owned()))?;
+        self.books.give(gift.id, gift.payment_id);
+        if let (Some(kept), Some(intent_id)) = (&self.payables, gift.intent_id.clone()) {
+            lock(kept).push(Payable { payment: gift.payment_id, intent_id, amount_minor });
+        }
+        Ok(gift)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Five to a hundred euros, so that sums are not multiples of one gift.
+pub fn amount(number: u64) -> u64 {
+    500 + number * 37 % 9500
+}
+
+impl Scenario for Create {
+    type Seat = ();
+
+    fn series(&self) -> &'static [&'static str] {
+        &["create"]
+    }
+
+    fn seat(&self, _: usize) {}
+
+    async fn fire(&self, (): &mut (), wire: &mut Wire, turn: Turn<'_>) -> (usize, Outcome) {
+        match self.give(wire, turn.number).await {
+            Ok(_) => (0, Outcome::Done),
+            Err(outcome) => (0, outcome),
+        }
+    }
+}
+
+/// Runs it.
+pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
+    let campaigns = session.campaigns(bounds.campaigns).await?;
+    let scenario = Arc::new(Create::new(session, campaigns, bounds.with_keys));
+    session.load(Kind::Create.name(), bounds.plan(Kind::Create), &scenario, |_| PROMISE).await
+}
