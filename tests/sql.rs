@@ -205,3 +205,49 @@ fn collect_scans(plan: &serde_json::Value, table: &str, found: &mut Vec<(String,
         collect_scans(part, table, found);
     }
 }
+
+#[tokio::test]
+async fn plans_that_are_made_while_the_tables_are_empty_go_by_keys_too() {
+    let setup = Setup::new().await;
+    let pools = careforall::store::pool::Pools::new(setup.database.url().parse().unwrap()).unwrap();
+    let client = pools.writer().await.unwrap();
+    let hot = [
+        "donations/create_donations.sql",
+        "payments/move_payments.sql",
+        "payments/load_payment.sql",
+        "payments/find_by_intent.sql",
+        "idempotency/store_answers.sql",
+        "idempotency/load_answer.sql",
+        "notices/record_notices.sql",
+        "notices/claim_messages.sql",
+        "notices/settle_attempts.sql",
+        "totals/read_totals.sql",
+        "audit/record_facts.sql",
+    ];
+    let large = ["payment_transactions", "donations", "payment_state_history", "ledger_entries", "idempotency_keys"];
+    let large = large.into_iter().chain(["notifications", "delivery_logs", "audit_logs"]);
+    let large: Vec<&str> = large.collect();
+    client.batch_execute("set plan_cache_mode = force_generic_plan").await.unwrap();
+    for name in hot {
+        let sql = query(name);
+        let parameters = (1..).take_while(|number| sql.contains(&format!("${number}"))).count();
+        client.batch_execute(&format!("prepare it as {sql}")).await.unwrap();
+        let nulls = vec!["null"; parameters].join(", ");
+        let rows = client.query(&format!("explain (format json) execute it({nulls})"), &[]).await.unwrap();
+        client.batch_execute("deallocate it").await.unwrap();
+        let plan: serde_json::Value = rows[0].get(0);
+        scans_go_by_keys(&plan[0]["Plan"], &large, name);
+    }
+}
+
+/// Every scan of a large table has a condition on its index.
+fn scans_go_by_keys(plan: &serde_json::Value, large: &[&str], name: &str) {
+    let is_scan = plan["Node Type"].as_str().is_some_and(|kind| kind.ends_with("Scan"));
+    if is_scan && large.iter().any(|table| plan["Relation Name"] == *table) {
+        let goes_by_key = !plan["Index Cond"].is_null() || !plan["Recheck Cond"].is_null();
+        assert!(goes_by_key, "{name} reads all of {}: {plan:#}", plan["Relation Name"]);
+    }
+    for part in plan["Plans"].as_array().into_iter().flatten() {
+        scans_go_by_keys(part, large, name);
+    }
+}

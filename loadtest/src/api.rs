@@ -29,15 +29,16 @@ pub struct Gift {
     pub version: i64,
 }
 
-/// `POST /api/v1/donations`; with a key it may be sent twice.
-pub fn create(campaign: Uuid, amount_minor: u64, donor: u64, key: Option<&str>) -> Vec<u8> {
+/// `POST /api/v1/donations`; with a key it may be sent twice; `waits` for the provider, or wants its answer right after the
+/// commit.
+pub fn create(campaign: Uuid, amount_minor: u64, donor: u64, key: Option<&str>, waits: bool) -> Vec<u8> {
     let body = format!(
         r#"{{"campaign_id":"{campaign}","amount_minor":{amount_minor},"currency":"{CURRENCY}","donor":{{"name":"Load Donor","email":"donor-{donor}@load.invalid"}}}}"#
     );
-    match key {
-        Some(key) => request("POST", "/api/v1/donations", &[JSON, ("Idempotency-Key", key)], Some(body.as_bytes())),
-        None => request("POST", "/api/v1/donations", &[JSON], Some(body.as_bytes())),
-    }
+    let mut headers = vec![JSON];
+    headers.extend(key.map(|key| ("Idempotency-Key", key)));
+    headers.extend((!waits).then_some(("Prefer", "respond-async")));
+    request("POST", "/api/v1/donations", &headers, Some(body.as_bytes()))
 }
 
 /// The donation in an answer to [`create`].

@@ -152,6 +152,9 @@ struct Load {
     /// Send donations under an Idempotency-Key.
     #[arg(long)]
     keys: bool,
+    /// create: take the answer right after the commit (Prefer: respond-async), not when the provider has opened the payment.
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// Where the report goes.
@@ -213,6 +216,7 @@ impl Load {
             captures: self.captures,
             campaigns: usize::from(self.campaigns),
             with_keys: self.keys,
+            waits: !self.no_wait,
         }
     }
 }
@@ -291,6 +295,7 @@ fn everything(seconds: u64, lines: u64) -> Vec<Part> {
         captures: 200.0,
         campaigns: 20,
         with_keys: false,
+        waits: true,
     };
     let capacity = Bounds { closed: Some(64), ramp: Duration::ZERO, ..usual };
     let one = vec![

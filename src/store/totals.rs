@@ -13,7 +13,8 @@ const READ: &str = include_str!("../../sql/queries/totals/read_totals.sql");
 const CHECKPOINT: &str = include_str!("../../sql/queries/totals/write_checkpoint.sql");
 const REFRESH: &str = include_str!("../../sql/queries/totals/refresh_view.sql");
 /// A long ledger takes longer than a request may.
-const REFRESH_TIMEOUT: &str = "set statement_timeout = '10min'";
+const LONG_STATEMENT: &str = "set statement_timeout = '10min'; set enable_seqscan = on";
+const USUAL_STATEMENT: &str = "reset statement_timeout; reset enable_seqscan";
 const LOCK_REFRESH: &str = include_str!("../../sql/queries/totals/lock_refresh.sql");
 const UNLOCK_REFRESH: &str = include_str!("../../sql/queries/totals/unlock_refresh.sql");
 
@@ -48,9 +49,9 @@ impl Store {
         if !locked {
             return Ok(false);
         }
-        client.batch_execute(REFRESH_TIMEOUT).await?;
+        client.batch_execute(LONG_STATEMENT).await?;
         let refreshed = execute(&client, REFRESH, &[]).await;
-        client.batch_execute("reset statement_timeout").await?;
+        client.batch_execute(USUAL_STATEMENT).await?;
         query_opt(&client, UNLOCK_REFRESH, &[]).await?;
         refreshed.map(|_| true)
     }

@@ -12,8 +12,8 @@ use super::{Store, StoreError};
 
 const COMPARE: &str = include_str!("../../sql/queries/verify/compare_campaigns.sql");
 const STRAYS: &str = include_str!("../../sql/queries/verify/count_strays.sql");
-const LONG_STATEMENTS: &str = "set statement_timeout = '30min'";
-const USUAL_STATEMENTS: &str = "reset statement_timeout";
+const LONG_STATEMENTS: &str = "set statement_timeout = '30min'; set enable_seqscan = on";
+const USUAL_STATEMENTS: &str = "reset statement_timeout; reset enable_seqscan";
 
 /// What a campaign has raised, by one way of counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

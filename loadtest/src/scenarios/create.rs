@@ -37,6 +37,8 @@ pub struct Create {
     campaigns: Vec<Uuid>,
     books: Arc<Books>,
     with_keys: bool,
+    /// Whether the donors wait until the provider has opened their payment.
+    waits: bool,
     /// What can be paid, where somebody wants it.
     payables: Option<Mutex<Vec<Payable>>>,
 }
@@ -44,7 +46,12 @@ pub struct Create {
 impl Create {
     /// Over these campaigns.
     pub fn new(session: &Session, campaigns: Vec<Uuid>, with_keys: bool) -> Self {
-        Self { campaigns, books: Arc::clone(&session.books), with_keys, payables: None }
+        Self { campaigns, books: Arc::clone(&session.books), with_keys, waits: true, payables: None }
+    }
+
+    /// The same; donors get their answer right after the commit.
+    pub fn not_waiting(self) -> Self {
+        Self { waits: false, ..self }
     }
 
     /// The same, and what can be paid is kept.
@@ -67,7 +74,7 @@ impl Create {
         let campaign = self.campaigns[usize::try_from(number).unwrap_or(0) % self.campaigns.len()];
         let amount_minor = amount(number);
         let key = self.with_keys.then(|| format!("load-{:08x}-{number}", self.books.tag));
-        let bytes = api::create(campaign, amount_minor, number, key.as_deref());
+        let bytes = api::create(campaign, amount_minor, number, key.as_deref(), self.waits);
         let answer = wire.call(&bytes).await.map_err(|error| Outcome::Failed(error.to_string()))?;
         match api::outcome(&answer, 201) {
             Outcome::Done => {}
@@ -111,6 +118,7 @@ impl Scenario for Create {
 /// Runs it.
 pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
     let campaigns = session.campaigns(bounds.campaigns).await?;
-    let scenario = Arc::new(Create::new(session, campaigns, bounds.with_keys));
+    let create = Create::new(session, campaigns, bounds.with_keys);
+    let scenario = Arc::new(if bounds.waits { create } else { create.not_waiting() });
     session.load(Kind::Create.name(), bounds.plan(Kind::Create), &scenario, |_| PROMISE).await
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::books::Books;
+use crate::database::{connect, told};
 use crate::engine::{self, Scenario};
 use crate::machine::resident_kib;
 use crate::measure::{Promise, Run, measures};
@@ -29,8 +30,9 @@ use crate::progress::{Progress, Watcher};
 use crate::stop::Stop;
 use crate::target::Target;
 
-/// Between two scenarios the outbox empties; a load beyond capacity leaves more than that.
-const REST: Duration = Duration::from_secs(20);
+/// Between two scenarios the outbox empties and payments are opened; a load beyond capacity may leave more than that.
+const UNOPENED: &str = include_str!("../../sql/unopened.sql");
+const REST: Duration = Duration::from_secs(120);
 /// Connections of a preparation.
 const PREPARING: usize = 64;
 
@@ -121,6 +123,8 @@ pub struct Bounds {
     pub campaigns: usize,
     /// Whether donations are sent under an `Idempotency-Key`.
     pub with_keys: bool,
+    /// Whether donors wait for the provider.
+    pub waits: bool,
 }
 
 impl Bounds {
@@ -261,13 +265,22 @@ impl Session {
         let mut office = self.office();
         let deadline = Instant::now() + REST;
         while !self.stop.is_wished() && Instant::now() < deadline {
-            if metric(&office.metrics().await?, "careforall_outbox_waiting") == 0.0 {
+            let is_told = metric(&office.metrics().await?, "careforall_outbox_waiting") == 0.0;
+            if is_told && self.unopened().await? == 0 {
                 return Ok(());
             }
             // The server counts its outbox once a second.
             sleep(Duration::from_millis(500)).await;
         }
         Ok(())
+    }
+
+    /// Payments that the provider is still to open, where the database can be asked.
+    async fn unopened(&self) -> Result<i64, String> {
+        let Some(config) = &self.target.database else { return Ok(0) };
+        let client = connect(config).await?;
+        let count = client.query_one(UNOPENED, &[]).await.map_err(|error| told(&error))?;
+        Ok(count.get(0))
     }
 
     /// Runs a preparation: so many requests, unmeasured. What fails in it is a fault of the run.

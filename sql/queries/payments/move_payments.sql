@@ -10,11 +10,13 @@ with item as materialized (
         scope text, key text, fingerprint text, answer_status smallint, answer_body text, expires_at timestamptz
     )
 ), locked as materialized (
-    select payment.id
-      from payments.payment_transactions payment
-      join item on item.payment_id = payment.id and item.expected_version = payment.version
-     order by payment.id
-       for update of payment
+    -- One by one by the key: a plan that is made while the table is nearly empty would read all of it, for as long as it is kept.
+    select payment.*
+      from (select payment_id, expected_version from item order by payment_id) as expected
+     cross join lateral (
+           select id, campaign_id, donor_key, currency from payments.payment_transactions
+            where id = expected.payment_id and version = expected.expected_version
+              for update) as payment
 ), claimed as (
     insert into payments.idempotency_keys as known
            (scope, key, fingerprint, resource_id, status, body, created_at, expires_at)
@@ -34,8 +36,8 @@ with item as materialized (
       from item join locked on locked.id = item.payment_id
      where item.key is null or item.move_id in (select resource_id from claimed)
 ), moved as materialized (
-    select payment.id, payment.campaign_id, payment.donor_key, payment.currency, accepted.at
-      from accepted join payments.payment_transactions payment on payment.id = accepted.payment_id
+    select locked.id, locked.campaign_id, locked.donor_key, locked.currency, accepted.at
+      from accepted join locked on locked.id = accepted.payment_id
 ), written as (
     update payments.payment_transactions payment
        set status = accepted.status,
