@@ -12,6 +12,7 @@ mod crash;
 mod explain;
 mod life;
 mod notifications;
+mod operators;
 mod outage;
 mod reconcile;
 mod replicas;

@@ -25,10 +25,7 @@ pub async fn counts(settings: &BrokerSettings) -> Result<Vec<(ConsumerQueue, u32
     let link = Link::open(settings, CONNECTION_NAME).await?;
     let mut counts = Vec::with_capacity(ConsumerQueue::ALL.len());
     for queue in ConsumerQueue::ALL {
-        let name = settings.topology().dead_letter_queue(queue);
-        let options = QueueDeclareOptions::durable().passive();
-        let declared = answer(link.channel().queue_declare(name.into(), options, FieldTable::default())).await?;
-        counts.push((queue, declared.message_count()));
+        counts.push((queue, count(link.channel(), &settings.topology().dead_letter_queue(queue)).await?));
     }
     link.close().await;
     Ok(counts)
@@ -45,8 +42,10 @@ pub async fn replay(settings: &BrokerSettings, queue: ConsumerQueue, limit: u32)
     answer(link.channel().confirm_select(ConfirmSelectOptions::default())).await?;
     let source = settings.topology().dead_letter_queue(queue);
     let target = settings.topology().queue(queue);
+    // No more than lie there now: what nobody can read comes back at once, and would go round and round.
+    let limit = limit.min(MAX_AT_ONCE).min(count(link.channel(), &source).await?);
     let mut replayed = 0;
-    while replayed < limit.min(MAX_AT_ONCE) && replay_one(link.channel(), &source, &target).await? {
+    while replayed < limit && replay_one(link.channel(), &source, &target).await? {
         replayed += 1;
     }
     link.close().await;
@@ -76,6 +75,12 @@ async fn discard_one(channel: &Channel, source: &str) -> Result<bool, BrokerErro
     answer(channel.basic_ack(message.delivery_tag, BasicAckOptions::default())).await?;
     tracing::warn!(queue = source, message = ?message.properties.message_id(), "a dead letter is discarded");
     Ok(true)
+}
+
+async fn count(channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
+    let options = QueueDeclareOptions::durable().passive();
+    let declared = answer(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
+    Ok(declared.message_count())
 }
 
 /// Answers whether there was one.
