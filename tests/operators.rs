@@ -70,68 +70,49 @@ fn pointers(problem: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn each_route_wants_its_scope_and_no_other_opens_it() {
     let app = Setup::new().await.start().await;
+    let (none, some) = (json!({}), json!({"ids": [1]}));
+    let (all, queue) = (json!({"all": true}), json!({"queue": "audit.queue"}));
+    let partner = json!({"url": "https://partner.example/hook"});
+    let endpoint = format!("/webhook-endpoints/{NOBODY}");
     let routes = [
-        (Method::GET, "/notifications".to_owned(), "notifications:read"),
-        (Method::GET, format!("/notifications/{NOBODY}"), "notifications:read"),
-        (Method::POST, format!("/notifications/{NOBODY}/resend"), "notifications:write"),
-        (Method::GET, "/webhook-endpoints".to_owned(), "webhooks:read"),
-        (Method::GET, format!("/webhook-endpoints/{NOBODY}"), "webhooks:read"),
-        (Method::POST, "/webhook-endpoints".to_owned(), "webhooks:write"),
-        (Method::PATCH, format!("/webhook-endpoints/{NOBODY}"), "webhooks:write"),
-        (Method::DELETE, format!("/webhook-endpoints/{NOBODY}"), "webhooks:write"),
-        (Method::POST, format!("/webhook-endpoints/{NOBODY}/rotate"), "webhooks:write"),
-        (Method::POST, format!("/webhook-endpoints/{NOBODY}/test"), "webhooks:write"),
-        (Method::GET, "/dead-letters".to_owned(), "dead_letters:read"),
-        (Method::GET, "/dead-letters/notifications".to_owned(), "dead_letters:read"),
-        (Method::GET, "/dead-letters/outbox".to_owned(), "dead_letters:read"),
-        (Method::POST, "/dead-letters/notifications/replay".to_owned(), "dead_letters:write"),
-        (Method::POST, "/dead-letters/notifications/discard".to_owned(), "dead_letters:write"),
-        (Method::POST, "/dead-letters/outbox/replay".to_owned(), "dead_letters:write"),
-        (Method::POST, "/dead-letters/outbox/discard".to_owned(), "dead_letters:write"),
-        (Method::POST, "/dead-letters/queues/replay".to_owned(), "dead_letters:write"),
-        (Method::POST, "/dead-letters/queues/discard".to_owned(), "dead_letters:write"),
+        (Method::GET, "/notifications".to_owned(), &none, "notifications:read"),
+        (Method::GET, format!("/notifications/{NOBODY}"), &none, "notifications:read"),
+        (Method::POST, format!("/notifications/{NOBODY}/resend"), &none, "notifications:write"),
+        (Method::GET, "/webhook-endpoints".to_owned(), &none, "webhooks:read"),
+        (Method::GET, endpoint.clone(), &none, "webhooks:read"),
+        (Method::POST, "/webhook-endpoints".to_owned(), &partner, "webhooks:write"),
+        (Method::PATCH, endpoint.clone(), &none, "webhooks:write"),
+        (Method::DELETE, endpoint.clone(), &none, "webhooks:write"),
+        (Method::POST, format!("{endpoint}/rotate"), &none, "webhooks:write"),
+        (Method::POST, format!("{endpoint}/test"), &none, "webhooks:write"),
+        (Method::GET, "/dead-letters".to_owned(), &none, "dead_letters:read"),
+        (Method::GET, "/dead-letters/notifications".to_owned(), &none, "dead_letters:read"),
+        (Method::GET, "/dead-letters/outbox".to_owned(), &none, "dead_letters:read"),
+        (Method::POST, "/dead-letters/notifications/replay".to_owned(), &all, "dead_letters:write"),
+        (Method::POST, "/dead-letters/notifications/discard".to_owned(), &all, "dead_letters:write"),
+        (Method::POST, "/dead-letters/outbox/replay".to_owned(), &all, "dead_letters:write"),
+        (Method::POST, "/dead-letters/outbox/discard".to_owned(), &some, "dead_letters:write"),
+        (Method::POST, "/dead-letters/queues/replay".to_owned(), &queue, "dead_letters:write"),
+        (Method::POST, "/dead-letters/queues/discard".to_owned(), &queue, "dead_letters:write"),
     ];
     let mut keys: HashMap<&str, String> = HashMap::new();
-    for (_, _, scope) in &routes {
+    for (_, _, _, scope) in &routes {
         if !keys.contains_key(scope) {
             let made = app.command(&["api-keys", "create", "Clerk", "--scope", scope]).await;
             assert_eq!(made.code, Some(0), "{made:?}");
             keys.insert(scope, made.out.trim().to_owned());
         }
     }
-    // What each route needs that its body can be read at all.
-    let body = json!({"url": "https://partner.example/hook", "ids": [1], "queue": "audit.queue"});
-    for (method, path, scope) in &routes {
+    for (method, path, body, scope) in &routes {
         let case = format!("{method} {path}");
-        let call = async |key: Option<&str>| {
-            let request = app.request(method.clone(), &format!("/api/v1{path}")).json(&body);
-            read(match key {
-                Some(key) => request.bearer_auth(key),
-                None => request,
-            })
-            .await
-        };
+        let request = || app.request(method.clone(), &format!("/api/v1{path}")).json(body);
+        assert_eq!(read(request()).await.0, StatusCode::UNAUTHORIZED, "{case}");
         for (name, key) in &keys {
-            let (status, answer) = call(Some(key)).await;
-            // A body with fields that the route does not know is refused before anybody asks who sends it.
-            if status != StatusCode::BAD_REQUEST {
-                assert_eq!(status == StatusCode::FORBIDDEN, name != scope, "{case} with {name}: {status} {answer}");
-            }
+            let (status, answer) = read(request().bearer_auth(key)).await;
+            assert_eq!(status == StatusCode::FORBIDDEN, name != scope, "{case} with {name}: {status} {answer}");
+            let is_read = [200, 201, 204, 403, 404, 409].contains(&status.as_u16());
+            assert!(is_read, "{case} with {name}: {status} {answer}");
         }
-    }
-    let bodies: [(&str, Value); 5] = [
-        ("/webhook-endpoints", json!({"url": "https://partner.example/hook"})),
-        ("/dead-letters/notifications/replay", json!({"all": true})),
-        ("/dead-letters/outbox/discard", json!({"ids": [1]})),
-        ("/dead-letters/queues/replay", json!({"queue": "audit.queue"})),
-        ("/webhook-endpoints/01890000-0000-7000-8000-000000000000/rotate", json!({})),
-    ];
-    for (path, body) in bodies {
-        let path = format!("/api/v1{path}");
-        let (status, _) = read(app.request(Method::POST, &path).json(&body)).await;
-        assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
-        let (status, _) = read(app.request(Method::POST, &path).json(&body).bearer_auth(&keys["webhooks:read"])).await;
-        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
     }
     app.finish().await;
 }
