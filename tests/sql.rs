@@ -139,6 +139,12 @@ async fn no_hot_statement_reads_a_whole_table() {
         ("notices/settle_attempts.sql", "'{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'".to_owned()),
         ("notices/list_attempts.sql", format!("{payment}, 100")),
         ("notices/record_feedback.sql", format!("'EMAIL', {payment}, 'x', 'SENT', '', now(), ''")),
+        ("notices/resend_notice.sql", format!("{payment}, {payment}, now(), '{{}}', ''")),
+        ("notices/replay_dead.sql", "null, now(), 1000".to_owned()),
+        ("notices/discard_dead.sql", "null, 1000".to_owned()),
+        ("outbox/list_dead.sql", "0, 100".to_owned()),
+        ("outbox/replay_events.sql", "null, 1000".to_owned()),
+        ("outbox/discard_events.sql", "'{1}', now(), ''".to_owned()),
         ("donations/load_donation.sql", payment.to_owned()),
     ];
     let tables = [

@@ -2,7 +2,7 @@
 -- that is enabled.
 update notifications.notifications notice
    set status = 'PENDING', tries = 0, next_attempt_at = $2
- where notice.id in (
+ where notice.id = any(array(
        select dead.id
          from notifications.notifications dead
         where ($1::uuid[] is null or dead.id = any($1)) and dead.status = 'DEAD' and dead.claimed_by is null
@@ -11,5 +11,5 @@ update notifications.notifications notice
                            where endpoint.id = dead.endpoint_id and endpoint.status = 'ENABLED'))
         order by dead.id
         limit $3
-          for update of dead skip locked)
+          for update of dead skip locked))
 returning notice.id
