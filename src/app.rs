@@ -36,12 +36,13 @@ use crate::gateways::sms::Sms;
 use crate::gateways::stripe::{SettingsError, Stripe, StripeSettings};
 use crate::gateways::topology::ConsumerQueue;
 use crate::http::access::{AccessTokens, Operators, SCOPES};
+use crate::http::feedback::{Reporters, TWILIO_REPORTS, TwilioReports};
 use crate::http::limits::Limits;
 use crate::http::observe::observe;
 use crate::http::openings::Openings;
 use crate::http::problem::no_such_route;
 use crate::http::streams::Streams;
-use crate::http::{AppState, Channels, TWILIO_REPORTS, configure};
+use crate::http::{AppState, Channels, configure};
 use crate::sandbox::{Sandbox, SandboxError, SandboxSettings};
 use crate::store::cache::Cache;
 use crate::store::embedded::{Embedded, EmbeddedError, EmbeddedSettings};
@@ -262,6 +263,7 @@ impl App {
             streams: Streams::within(open_files() / 2),
             bus: Arc::clone(&bus),
             bridge: bridge.clone(),
+            broker: config.broker.clone(),
             stripe,
             webhook_secrets: config.stripe.webhook_secrets.clone(),
             moved,
@@ -269,6 +271,7 @@ impl App {
             operators: Operators::default(),
             channels,
             couriers: wakes,
+            reporters: reporters(&config),
             limits: Limits::new(config.rate_limit, config.trusted_proxies.clone()),
             clock: clock.clone(),
             outbox_measured: tokio::sync::Mutex::default(),
@@ -432,9 +435,7 @@ fn channels(config: &Config) -> Result<(Vec<Post>, Channels), StartError> {
     ];
     let sms = config.sms.as_ref().map(|_| Breaker::default());
     if let (Some(settings), Some(breaker)) = (&config.sms, &sms) {
-        // Twilio reports to an address that the world can reach, or not at all.
-        let reports_to = config.public_url.as_ref().map(|url| format!("{url}{TWILIO_REPORTS}"));
-        let way = Way::Sms { sms: Sms::new(settings.clone())?, reports_to };
+        let way = Way::Sms { sms: Sms::new(settings.clone())?, reports_to: twilio_reports_to(config) };
         posts.push(Post { way, rate: config.rates.sms, breaker: breaker.clone() });
     }
     let channels = Channels {
@@ -444,6 +445,20 @@ fn channels(config: &Config) -> Result<(Vec<Post>, Channels), StartError> {
         callbacks,
     };
     Ok((posts, channels))
+}
+
+/// Twilio reports to an address that the world can reach, or not at all.
+fn twilio_reports_to(config: &Config) -> Option<String> {
+    config.public_url.as_ref().map(|url| format!("{url}{TWILIO_REPORTS}"))
+}
+
+/// Whose reports about messages are taken.
+fn reporters(config: &Config) -> Reporters {
+    let twilio = config.sms.as_ref().zip(twilio_reports_to(config));
+    Reporters {
+        twilio: twilio.map(|(settings, url)| TwilioReports { auth_token: settings.auth_token.clone(), url }),
+        sendgrid: config.sendgrid_public_key.clone(),
+    }
 }
 
 /// Stripe as configured: the real one, another sandbox, or the one that listens at `own_url`.

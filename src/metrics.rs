@@ -76,6 +76,8 @@ pub struct Metrics {
     pub notification_seconds: HistogramVec,
     /// Messages that were not sent because their address is suppressed, by channel.
     pub notifications_suppressed: IntCounterVec,
+    /// What providers said of messages: it moved one, moved none, or its signature did not hold.
+    pub feedback: IntCounterVec,
     /// Open circuits, by channel: one at most, or one for each endpoint.
     pub notification_circuits_open: IntGaugeVec,
     /// Messages that wait or are being sent, by channel.
@@ -213,6 +215,7 @@ impl Metrics {
                 "Messages not sent because their address is suppressed",
                 &["channel"],
             ),
+            feedback: define.counters("feedback_total", "What providers said of messages", &["provider", "outcome"]),
             notification_circuits_open: define.gauges("notification_circuits_open", "Open circuits", &["channel"]),
             notifications_waiting: define.gauges("notifications_waiting", "Messages that wait", &["channel"]),
             notifications_due: define.gauges("notifications_due", "Messages that are due", &["channel"]),

@@ -51,6 +51,8 @@ async fn committed_facts_survive_a_kill_before_they_are_published() {
     })
     .await;
     all_is_due(&app).await;
+    // The queue of notices may be behind the one of the audit.
+    wait_until("every mail is written", DEADLINE, async || app.mails().len() >= 10).await;
     books_hold(&app).await;
     for donor in 0..5 {
         let address = format!("donor{donor}@example.org");

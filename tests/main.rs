@@ -13,6 +13,7 @@ mod explain;
 mod life;
 mod live_totals;
 mod notifications;
+mod operators;
 mod outage;
 mod reconcile;
 mod replicas;

@@ -6,7 +6,8 @@ use careforall::clock::Clock;
 use careforall::domain::ids::NoticeId;
 use careforall::domain::notice::{Channel, NoticeStatus};
 use careforall::store::Store;
-use careforall::store::endpoints::NewEndpoint;
+use careforall::store::dead_letters::Chosen;
+use careforall::store::endpoints::{EndpointChange, EndpointStatus, NewEndpoint};
 use careforall::store::notices::{Feedback, Named, NoticeFilter};
 use careforall::store::suppressions::SuppressionReason;
 use serde_json::{Value, json};
@@ -151,8 +152,8 @@ async fn a_partner_gets_the_facts_it_subscribed_to_signed_and_once() {
     // Sent once more by an operator, it is the same message to whoever drops what it has seen.
     let (id, _, attempts) = only(&store, to_endpoint(endpoint)).await;
     assert_eq!((attempts.len(), &attempts[0]["outcome"], &attempts[0]["code"]), (1, &json!("ACCEPTED"), &json!("200")));
-    let now = Clock::System.now();
-    assert!(store.resend_notice(id.into(), NoticeId::at(now), now).await.unwrap());
+    let (status, _) = app.post(&format!("/api/v1/notifications/{id}/resend"), json!({})).await;
+    assert_eq!(status, 201);
     wait_until("it came again", DEADLINE, async || partner.seen().len() == 2).await;
     let again = &partner.seen()[1];
     assert_eq!((&again.body, &again.headers["webhook-id"]), (&seen[0].body, &seen[0].headers["webhook-id"]));
@@ -210,15 +211,11 @@ async fn an_endpoint_that_is_gone_is_disabled_and_what_waited_for_it_can_be_repl
     let (id, notice, attempts) = only(&store, to_endpoint(endpoint_id)).await;
     assert_eq!((&notice["status"], &attempts[0]["code"]), (&json!("DEAD"), &json!("410")));
     let now = Clock::System.now();
-    assert!(store.replay_notices(&[id.into()], now).await.unwrap().is_empty(), "not to a disabled endpoint");
-    let change = careforall::store::endpoints::EndpointChange {
-        url: format!("{}/hook", partner.url),
-        description: None,
-        event_types: Vec::new(),
-        enabled: true,
-    };
-    assert!(store.update_endpoint(endpoint_id, &change, now).await.unwrap());
-    assert_eq!(store.replay_notices(&[id.into()], now).await.unwrap(), [id]);
+    let dead = Chosen::These(&[id][..]);
+    assert!(store.replay_notices(dead, now).await.unwrap().is_empty(), "not to a disabled endpoint");
+    let change = EndpointChange { status: Some(EndpointStatus::Enabled), ..EndpointChange::default() };
+    assert!(store.update_endpoint(endpoint_id, &change, now).await.unwrap().is_some());
+    assert_eq!(store.replay_notices(dead, now).await.unwrap(), [id]);
     wait_until("it arrived", DEADLINE, async || partner.seen().len() == 2).await;
     all_sent(&app).await;
     let (_, notice, attempts) = only(&store, to_endpoint(endpoint_id)).await;
@@ -247,8 +244,8 @@ async fn one_endpoint_that_hangs_holds_up_no_other_and_a_test_is_tried_once() {
             .await,
         40
     );
-    let now = Clock::System.now();
-    assert!(store.enqueue_test(failing_id, NoticeId::at(now), now).await.unwrap());
+    let (status, _) = app.post(&format!("/api/v1/webhook-endpoints/{failing_id}/test"), json!({})).await;
+    assert_eq!(status, 202);
     wait_until("the test is dead", DEADLINE, async || {
         app.count("select count(*) from notifications.notifications where kind = 'TEST' and status = 'DEAD'").await == 1
     })

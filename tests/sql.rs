@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tokio_postgres::Client;
 
-use crate::support::Setup;
+use crate::support::services::wait_until;
+use crate::support::{DEADLINE, Setup};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -142,6 +143,12 @@ async fn no_hot_statement_reads_a_whole_table() {
         ("notices/settle_attempts.sql", "'{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'".to_owned()),
         ("notices/list_attempts.sql", format!("{payment}, 100")),
         ("notices/record_feedback.sql", format!("'EMAIL', {payment}, 'x', 'SENT', '', now(), ''")),
+        ("notices/resend_notice.sql", format!("{payment}, {payment}, now(), '{{}}', ''")),
+        ("notices/replay_dead.sql", "null, now(), 1000".to_owned()),
+        ("notices/discard_dead.sql", "null, 1000".to_owned()),
+        ("outbox/list_dead.sql", "0, 100".to_owned()),
+        ("outbox/replay_events.sql", "null, 1000".to_owned()),
+        ("outbox/discard_events.sql", "'{1}', now(), ''".to_owned()),
         ("donations/load_donation.sql", payment.to_owned()),
     ];
     let tables = [
@@ -185,13 +192,27 @@ async fn totals_are_read_from_indexes_alone_and_a_live_read_touches_only_what_no
         collect_scans(&plan[0]["Plan"], "ledger_entries", &mut scans);
         scans
     };
-    assert_eq!(scans().await, [("Index Only Scan".to_owned(), 0)]);
+    // A transaction of another test that is under way makes snapshots look back behind it: then it is looked at once more.
+    let reads = async |statement: &str, rows: i64| {
+        wait_until(&format!("{rows} lines are read after {statement:.40}"), DEADLINE, async || {
+            let scans = scans().await;
+            assert!(scans.iter().all(|(kind, _)| kind == "Index Only Scan"), "{scans:?}");
+            if scans.iter().map(|(_, rows)| rows).sum::<i64>() == rows {
+                return true;
+            }
+            client.batch_execute(statement).await.unwrap();
+            false
+        })
+        .await;
+    };
+    let refresh = "refresh materialized view payments.campaign_totals";
+    reads(refresh, 0).await;
     client.batch_execute(&newer).await.unwrap();
-    assert_eq!(scans().await, [("Index Only Scan".to_owned(), 40)]);
+    reads("select 1", 40).await;
     client.batch_execute(&checkpoint).await.unwrap();
-    assert_eq!(scans().await, [("Index Only Scan".to_owned(), 0)]);
+    reads(&checkpoint, 0).await;
     client.batch_execute(&newer).await.unwrap();
-    assert_eq!(scans().await, [("Index Only Scan".to_owned(), 40)]);
+    reads("select 1", 40).await;
 }
 
 /// How the plan reads a table, and how many of its rows it read.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 64 bad configuration or usage (sysexits' EX_USAGE).
 
 mod api_keys;
+mod dead_letters;
 mod doctor;
 mod explain;
 mod migrate;
@@ -53,6 +54,11 @@ enum Command {
     Verify(verify::Scope),
     /// Compare payments with Stripe and find events that never arrived; with --apply, mend what differs.
     Reconcile(reconcile::Orders),
+    /// Count, list, replay and discard what lies dead: messages, facts of the outbox, the broker's dead letters.
+    DeadLetters {
+        #[command(subcommand)]
+        action: Option<dead_letters::Action>,
+    },
     /// Make, list and revoke operators' API keys.
     ApiKeys {
         #[command(subcommand)]
@@ -110,6 +116,7 @@ async fn run_command(command: Command, config: Config) -> Result<(), String> {
         Command::Explain(subject) => explain::run(config, subject).await,
         Command::Verify(scope) => verify::run(config, scope).await,
         Command::Reconcile(orders) => reconcile::run(config, orders).await,
+        Command::DeadLetters { action } => dead_letters::run(config, action).await,
         Command::ApiKeys { action } => api_keys::run(config, action).await,
     }
 }

@@ -95,6 +95,24 @@ pub enum MailEventKind {
     Click,
 }
 
+impl MailEventKind {
+    /// SendGrid's name for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Processed => "processed",
+            Self::Deferred => "deferred",
+            Self::Delivered => "delivered",
+            Self::Blocked => "blocked",
+            Self::Bounce => "bounce",
+            Self::Dropped => "dropped",
+            Self::SpamReport => "spamreport",
+            Self::Unsubscribe => "unsubscribe",
+            Self::Open => "open",
+            Self::Click => "click",
+        }
+    }
+}
+
 /// A body that is no batch of events.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum EventsError {

@@ -20,7 +20,18 @@ use crate::store::StoreError;
 use crate::store::api_keys::ApiKey;
 
 /// Every scope there is.
-pub const SCOPES: &[&str] = &["campaigns:write", "donations:read", "payments:read", "payments:write"];
+pub const SCOPES: &[&str] = &[
+    "campaigns:write",
+    "dead_letters:read",
+    "dead_letters:write",
+    "donations:read",
+    "notifications:read",
+    "notifications:write",
+    "payments:read",
+    "payments:write",
+    "webhooks:read",
+    "webhooks:write",
+];
 
 /// How long a checked key is believed: a revoked one opens nothing after that.
 const KEY_TTL: Duration = Duration::from_secs(5);

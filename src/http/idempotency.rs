@@ -2,10 +2,13 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
+use deadpool_postgres::Transaction;
 use sha2::{Digest, Sha256};
 
+use super::AppState;
 use super::problem::{FieldError, Problem};
-use crate::store::ClaimedKey;
+use crate::store::idempotency::Once;
+use crate::store::{ClaimedKey, StoreError};
 
 /// The longest key, in bytes; Stripe's limit too.
 const KEY_MAX_BYTES: usize = 255;
@@ -57,4 +60,25 @@ pub fn answer(status: u16, body: String, replayed: bool) -> HttpResponse {
         response.insert_header(("Idempotent-Replayed", "true"));
     }
     response.body(body)
+}
+
+/// Does something once for its key, and answers with `status` and what `effect` says; a repetition gets the stored answer.
+/// The `bool` tells whether it is one.
+pub async fn once<R: Into<Problem>>(
+    state: &AppState,
+    key: Option<&ClaimedKey>,
+    status: i16,
+    effect: impl AsyncFnOnce(&Transaction<'_>) -> Result<Result<String, R>, StoreError>,
+) -> Result<(String, bool), Problem> {
+    match state.store.once(key, status, state.clock.now(), effect).await? {
+        Once::Done(body) => Ok((body, false)),
+        Once::Refused(refusal) => Err(refusal.into()),
+        Once::Known(known) if key.is_none_or(|key| known.fingerprint != key.fingerprint) => {
+            Err(Problem::key_mismatch())
+        }
+        Once::Known(known) => match known.answer {
+            Some((_, body)) => Ok((body, true)),
+            None => Err(Problem::unavailable("the first request with this key is not answered yet")),
+        },
+    }
 }

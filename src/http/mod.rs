@@ -5,10 +5,14 @@
 
 pub mod access;
 pub mod campaigns;
+pub mod dead_letters;
 pub mod donations;
+pub mod endpoints;
 pub mod extract;
+pub mod feedback;
 pub mod idempotency;
 pub mod limits;
+pub mod notifications;
 pub mod observe;
 pub mod openings;
 pub mod operations;
@@ -36,12 +40,14 @@ use crate::actors::registry::Payments;
 use crate::actors::totals::{TotalsActor, TotalsMemory};
 use crate::clock::Clock;
 use crate::gateways::breaker::Breaker;
+use crate::gateways::broker::BrokerSettings;
 use crate::gateways::callback::Callbacks;
 use crate::gateways::signature::WebhookSecret;
 use crate::gateways::stripe::Stripe;
 use crate::store::Store;
 use crate::store::cache::Cache;
 use access::{AccessTokens, Operators};
+use feedback::{Reporters, TWILIO_REPORTS};
 use limits::Limits;
 use openings::Openings;
 use streams::Streams;
@@ -50,9 +56,6 @@ use streams::Streams;
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
 /// The largest webhook, in bytes; Stripe's are far smaller.
 pub const WEBHOOK_MAX_BYTES: usize = 512 * 1024;
-
-/// Where Twilio reports what became of a text message; the message's identifier follows.
-pub const TWILIO_REPORTS: &str = "/webhooks/twilio";
 
 /// How messages leave, for whoever asks whether they can.
 pub struct Channels {
@@ -90,6 +93,8 @@ pub struct AppState {
     pub bus: Arc<Bus>,
     /// Where facts come from, if there is a broker.
     pub bridge: Option<Addr<Bridge>>,
+    /// The broker itself, for its dead letters.
+    pub broker: Option<BrokerSettings>,
     /// The provider.
     pub stripe: Stripe,
     /// Who may have signed a webhook.
@@ -104,6 +109,8 @@ pub struct AppState {
     pub channels: Channels,
     /// Couriers, to be woken when an operator made a message due.
     pub couriers: Vec<Recipient<Wake>>,
+    /// Who reports what became of messages.
+    pub reporters: Reporters,
     /// Requests per client address.
     pub limits: Limits,
     /// The time.
@@ -119,6 +126,7 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const PATCH: Method = Method::PATCH;
+    const DELETE: Method = Method::DELETE;
     cfg.service(
         web::scope("/api/v1")
             .service(resource("/campaigns", [(GET, web::to(campaigns::list)), (POST, web::to(campaigns::create))]))
@@ -138,9 +146,37 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
             .service(resource("/payments/{id}/capture", [(POST, web::to(payments::capture))]))
             .service(resource("/payments/{id}/cancel", [(POST, web::to(payments::cancel))]))
             .service(resource("/payments/{id}/refunds", [(POST, web::to(payments::refund))]))
+            .service(resource("/notifications", [(GET, web::to(notifications::list))]))
+            .service(resource("/notifications/{id}", [(GET, web::to(notifications::show))]))
+            .service(resource("/notifications/{id}/resend", [(POST, web::to(notifications::resend))]))
+            .service(resource(
+                "/webhook-endpoints",
+                [(GET, web::to(endpoints::list)), (POST, web::to(endpoints::create))],
+            ))
+            .service(resource(
+                "/webhook-endpoints/{id}",
+                [
+                    (GET, web::to(endpoints::show)),
+                    (PATCH, web::to(endpoints::change)),
+                    (DELETE, web::to(endpoints::delete)),
+                ],
+            ))
+            .service(resource("/webhook-endpoints/{id}/rotate", [(POST, web::to(endpoints::rotate))]))
+            .service(resource("/webhook-endpoints/{id}/test", [(POST, web::to(endpoints::test))]))
+            .service(resource("/dead-letters", [(GET, web::to(dead_letters::overview))]))
+            .service(resource("/dead-letters/notifications", [(GET, web::to(dead_letters::notices))]))
+            .service(resource("/dead-letters/notifications/replay", [(POST, web::to(dead_letters::replay_notices))]))
+            .service(resource("/dead-letters/notifications/discard", [(POST, web::to(dead_letters::discard_notices))]))
+            .service(resource("/dead-letters/outbox", [(GET, web::to(dead_letters::events))]))
+            .service(resource("/dead-letters/outbox/replay", [(POST, web::to(dead_letters::replay_events))]))
+            .service(resource("/dead-letters/outbox/discard", [(POST, web::to(dead_letters::discard_events))]))
+            .service(resource("/dead-letters/queues/replay", [(POST, web::to(dead_letters::replay_queue))]))
+            .service(resource("/dead-letters/queues/discard", [(POST, web::to(dead_letters::discard_queue))]))
             .default_service(web::to(problem::no_such_route)),
     )
     .service(resource("/webhooks/stripe", [(POST, web::to(webhooks::stripe))]))
+    .service(resource(TWILIO_REPORTS, [(POST, web::to(feedback::twilio))]))
+    .service(resource("/webhooks/sendgrid/events", [(POST, web::to(feedback::sendgrid))]))
     .service(resource("/health/live", [(GET, web::to(operations::live))]))
     .service(resource("/health/ready", [(GET, web::to(operations::ready))]))
     .service(resource("/metrics", [(GET, web::to(operations::metrics))]));

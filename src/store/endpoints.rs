@@ -3,6 +3,7 @@
 //! A secret leaves this table only to sign; it is shown once, by whoever made it. Deliberately absent: what a URL may be
 //! (the gateway that would call it says so), and the making of secrets.
 
+use deadpool_postgres::Transaction;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -16,6 +17,7 @@ use crate::domain::notice::Subscription;
 const LIST: &str = include_str!("../../sql/queries/endpoints/list_endpoints.sql");
 const LOAD: &str = include_str!("../../sql/queries/endpoints/load_endpoint.sql");
 const SUBSCRIPTIONS: &str = include_str!("../../sql/queries/endpoints/list_subscriptions.sql");
+const LOCK: &str = include_str!("../../sql/queries/endpoints/lock_endpoints.sql");
 const CREATE: &str = include_str!("../../sql/queries/endpoints/create_endpoint.sql");
 const UPDATE: &str = include_str!("../../sql/queries/endpoints/update_endpoint.sql");
 const ROTATE: &str = include_str!("../../sql/queries/endpoints/rotate_secret.sql");
@@ -23,9 +25,7 @@ const DELETE: &str = include_str!("../../sql/queries/endpoints/delete_endpoint.s
 const HEALTH: &str = include_str!("../../sql/queries/endpoints/record_health.sql");
 
 /// Endpoints of one installation at most: each fact is written down once for each of them.
-pub const ENDPOINTS_MAX: i64 = 100;
-/// How long both secrets sign after a rotation, unless the operator says otherwise.
-pub const ROTATION_OVERLAP: time::Duration = time::Duration::hours(24);
+pub const ENDPOINTS_MAX: i64 = 50;
 /// An endpoint that failed for so long, without a single success, is disabled.
 pub const FAILING_MAX: time::Duration = time::Duration::days(5);
 
@@ -46,17 +46,41 @@ pub struct NewEndpoint {
     pub created_at: OffsetDateTime,
 }
 
-/// What an operator changes of an endpoint.
-#[derive(Clone)]
+/// What an operator changes of an endpoint; what is not named stays as it is.
+#[derive(Clone, Default)]
 pub struct EndpointChange {
     /// Where webhooks go; checked.
-    pub url: String,
-    /// For people.
+    pub url: Option<String>,
+    /// For people; an empty one takes it away.
     pub description: Option<String>,
     /// CloudEvents types; empty stands for all.
-    pub event_types: Vec<String>,
+    pub event_types: Option<Vec<String>>,
     /// Whether it is to be told of facts.
-    pub enabled: bool,
+    pub status: Option<EndpointStatus>,
+}
+
+/// Whether an endpoint is told of facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointStatus {
+    /// It is.
+    Enabled,
+    /// It is not, and what waited for it is dead.
+    Disabled,
+}
+
+impl EndpointStatus {
+    /// The name in the API and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "ENABLED",
+            Self::Disabled => "DISABLED",
+        }
+    }
+
+    /// The status of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Enabled, Self::Disabled].into_iter().find(|status| status.as_str() == name)
+    }
 }
 
 /// An endpoint as operators see it: without its secret.
@@ -120,34 +144,24 @@ impl Store {
 
     /// Makes an endpoint known; `false` when there are [`ENDPOINTS_MAX`] already.
     pub async fn create_endpoint(&self, it: &NewEndpoint) -> Result<bool, StoreError> {
-        let client = self.pools.reader().await?;
-        let params: [&(dyn ToSql + Sync); 7] =
-            [&it.id, &it.url, &it.description, &it.event_types, &it.secret, &it.created_at, &ENDPOINTS_MAX];
-        Ok(execute(&client, CREATE, &params).await? > 0)
+        let mut client = self.pools.reader().await?;
+        let transaction = client.transaction().await?;
+        let made = create_endpoint(&transaction, it).await?;
+        transaction.commit().await?;
+        Ok(made.is_some())
     }
 
-    /// Changes an endpoint; `false` when there is none. Webhooks that wait for one that is disabled become dead.
+    /// Changes an endpoint; nothing when there is none. Webhooks that wait for one that is disabled become dead.
     pub async fn update_endpoint(
         &self,
         id: Uuid,
         it: &EndpointChange,
         now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<EndpointRow>, StoreError> {
         let client = self.pools.reader().await?;
-        let params: [&(dyn ToSql + Sync); 6] = [&id, &it.url, &it.description, &it.event_types, &it.enabled, &now];
-        Ok(execute(&client, UPDATE, &params).await? > 0)
-    }
-
-    /// Gives an endpoint a new secret; until `previous_until` the one before signs too. `false` when there is none.
-    pub async fn rotate_endpoint_secret(
-        &self,
-        id: Uuid,
-        secret: &str,
-        previous_until: OffsetDateTime,
-        now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
-        let client = self.pools.reader().await?;
-        Ok(execute(&client, ROTATE, &[&id, &secret, &previous_until, &now]).await? > 0)
+        let status = it.status.map(EndpointStatus::as_str);
+        let params: [&(dyn ToSql + Sync); 6] = [&id, &it.url, &it.description, &it.event_types, &status, &now];
+        Ok(query_opt(&client, UPDATE, &params).await?.as_ref().map(endpoint_row))
     }
 
     /// Forgets an endpoint; `false` when there is none. Webhooks that wait for it become dead.
@@ -170,6 +184,33 @@ impl Store {
         let disabled = |row: &Row| Some((row.get("id"), row.get::<_, Option<String>>("disabled_reason")?));
         Ok(rows.iter().filter_map(disabled).collect())
     }
+}
+
+/// Makes an endpoint known; nothing when there are [`ENDPOINTS_MAX`] already.
+pub async fn create_endpoint(
+    transaction: &Transaction<'_>,
+    it: &NewEndpoint,
+) -> Result<Option<EndpointRow>, StoreError> {
+    let lock = transaction.prepare_cached(LOCK).await?;
+    transaction.execute(&lock, &[]).await?;
+    let create = transaction.prepare_cached(CREATE).await?;
+    let params: [&(dyn ToSql + Sync); 7] =
+        [&it.id, &it.url, &it.description, &it.event_types, &it.secret, &it.created_at, &ENDPOINTS_MAX];
+    Ok(transaction.query_opt(&create, &params).await?.as_ref().map(endpoint_row))
+}
+
+/// Gives an endpoint a new secret; until `previous_until` the one before signs too, and the one before that no more.
+/// Nothing when there is no such endpoint.
+pub async fn rotate_secret(
+    transaction: &Transaction<'_>,
+    id: Uuid,
+    secret: &str,
+    previous_until: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<Option<EndpointRow>, StoreError> {
+    let rotate = transaction.prepare_cached(ROTATE).await?;
+    let row = transaction.query_opt(&rotate, &[&id, &secret, &previous_until, &now]).await?;
+    Ok(row.as_ref().map(endpoint_row))
 }
 
 fn endpoint_row(row: &Row) -> EndpointRow {

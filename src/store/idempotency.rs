@@ -1,8 +1,9 @@
 //! Idempotency keys and their answers (draft-ietf-httpapi-idempotency-key-header), and the verdicts on events that touch
 //! no payment of ours. Postgres decides; whatever else remembers answers only remembers what was committed here.
 
-use deadpool_postgres::Object;
+use deadpool_postgres::{Object, Transaction};
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -32,6 +33,20 @@ pub struct KnownKey {
     pub locked_until: Option<OffsetDateTime>,
 }
 
+/// What became of something that is done once for its key.
+#[derive(Debug)]
+pub enum Once<R> {
+    /// It is done; this is the answer.
+    Done(String),
+    /// It was not done, for this reason. The key is free.
+    Refused(R),
+    /// The key was used before.
+    Known(KnownKey),
+}
+
+/// How long an answer is kept for the repetition of its request.
+pub const ANSWER_LIFETIME: time::Duration = time::Duration::hours(24);
+
 /// Completes keys that were claimed together with a creation.
 pub async fn store_answers(client: &Object, answers: &[Answer]) -> Result<(), StoreError> {
     let scopes: Vec<&str> = answers.iter().map(|it| it.key.scope.as_str()).collect();
@@ -58,25 +73,43 @@ impl Store {
     /// What is known of a key.
     pub async fn load_answer(&self, scope: &str, key: &str) -> Result<Option<KnownKey>, StoreError> {
         let client = self.pools.reader().await?;
-        let Some(row) = query_opt(&client, LOAD, &[&scope, &key]).await? else { return Ok(None) };
-        let status: Option<i16> = row.get("status");
-        let body: Option<String> = row.get("body");
-        let ordered = if status.is_none() { body.clone() } else { None };
-        let answer = match (status, body) {
-            (Some(status), Some(body)) => {
-                let status = u16::try_from(status)
-                    .map_err(|error| StoreError::corrupt("payments.idempotency_keys", "status", error))?;
-                Some((status, body))
-            }
-            _ => None,
+        query_opt(&client, LOAD, &[&scope, &key]).await?.as_ref().map(known_key).transpose()
+    }
+
+    /// Carries out `effect`, and keeps the answer that it makes with the key, in one transaction: all of it or nothing. A
+    /// request with the same key that comes meanwhile waits for it. Nothing may be waited for in `effect` but the database.
+    pub async fn once<R>(
+        &self,
+        key: Option<&ClaimedKey>,
+        status: i16,
+        now: OffsetDateTime,
+        effect: impl AsyncFnOnce(&Transaction<'_>) -> Result<Result<String, R>, StoreError>,
+    ) -> Result<Once<R>, StoreError> {
+        let mut client = self.pools.reader().await?;
+        let transaction = client.transaction().await?;
+        if let Some(key) = key
+            && !claim(&transaction, key, now).await?
+        {
+            let load = transaction.prepare_cached(LOAD).await?;
+            let row = transaction.query_opt(&load, &[&key.scope, &key.key]).await?;
+            // Expired and forgotten between two statements: the next try has it.
+            let row = row.ok_or_else(|| StoreError::Busy("the key is being forgotten".to_owned()))?;
+            return known_key(&row).map(Once::Known);
+        }
+        let answer = match effect(&transaction).await? {
+            Ok(answer) => answer,
+            // Not committed: what was claimed is free again.
+            Err(refusal) => return Ok(Once::Refused(refusal)),
         };
-        Ok(Some(KnownKey {
-            fingerprint: row.get("fingerprint"),
-            resource_id: row.get("resource_id"),
-            answer,
-            ordered,
-            locked_until: row.get("locked_until"),
-        }))
+        if let Some(key) = key {
+            let store = transaction.prepare_cached(STORE).await?;
+            let (scopes, keys) = ([key.scope.as_str()], [key.key.as_str()]);
+            let (statuses, bodies) = ([status], [answer.as_str()]);
+            let params: [&(dyn ToSql + Sync); 4] = [&&scopes[..], &&keys[..], &&statuses[..], &&bodies[..]];
+            transaction.execute(&store, &params).await?;
+        }
+        transaction.commit().await?;
+        Ok(Once::Done(answer))
     }
 
     /// Claims a key for an order before it is carried out; what is claimed already stays as it is.
@@ -112,4 +145,34 @@ impl Store {
         let client = self.pools.reader().await?;
         execute(&client, PURGE, &[&now, &limit]).await
     }
+}
+
+/// Whether the key is ours to use: nobody has it, also nobody who is at work at the same time.
+async fn claim(transaction: &Transaction<'_>, key: &ClaimedKey, now: OffsetDateTime) -> Result<bool, StoreError> {
+    let statement = transaction.prepare_cached(CLAIM).await?;
+    let (nothing, unsaid): (Option<Uuid>, Option<&str>) = (None, None);
+    let (fingerprint, expires_at) = (&key.fingerprint[..], now + ANSWER_LIFETIME);
+    let params: [&(dyn ToSql + Sync); 7] = [&key.scope, &key.key, &fingerprint, &nothing, &unsaid, &now, &expires_at];
+    Ok(transaction.execute(&statement, &params).await? > 0)
+}
+
+fn known_key(row: &Row) -> Result<KnownKey, StoreError> {
+    let status: Option<i16> = row.get("status");
+    let body: Option<String> = row.get("body");
+    let ordered = if status.is_none() { body.clone() } else { None };
+    let answer = match (status, body) {
+        (Some(status), Some(body)) => {
+            let status = u16::try_from(status)
+                .map_err(|error| StoreError::corrupt("payments.idempotency_keys", "status", error))?;
+            Some((status, body))
+        }
+        _ => None,
+    };
+    Ok(KnownKey {
+        fingerprint: row.get("fingerprint"),
+        resource_id: row.get("resource_id"),
+        answer,
+        ordered,
+        locked_until: row.get("locked_until"),
+    })
 }

@@ -7,6 +7,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod cache;
 pub mod campaigns;
+pub mod dead_letters;
 pub mod donations;
 pub mod dossiers;
 pub mod embedded;

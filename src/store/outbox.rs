@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::dead_letters::Chosen;
 use super::donations::OUTBOX_PARTITIONS;
 use super::pool::{query, query_opt};
 use super::{Store, StoreError};
@@ -62,11 +63,14 @@ pub struct DeadEvent {
     pub seq: i64,
     id: Uuid,
     aggregate_id: Uuid,
-    event_type: String,
+    /// Its CloudEvents type.
+    pub event_type: String,
     attempts: i32,
+    /// Since when it is set aside.
     #[serde(with = "time::serde::rfc3339")]
-    dead_at: OffsetDateTime,
-    last_error: Option<String>,
+    pub dead_at: OffsetDateTime,
+    /// Why.
+    pub last_error: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }
@@ -150,15 +154,22 @@ impl Store {
     }
 
     /// Lets events that are set aside be published again, before those that they held back; returns which.
-    pub async fn replay_events(&self, seqs: &[i64]) -> Result<Vec<i64>, StoreError> {
+    pub async fn replay_events(&self, chosen: Chosen<'_, i64>) -> Result<Vec<i64>, StoreError> {
         let client = self.pools.reader().await?;
-        Ok(query(&client, REPLAY, &[&seqs]).await?.iter().map(|row| row.get("seq")).collect())
+        let (seqs, limit) = chosen.columns();
+        Ok(query(&client, REPLAY, &[&seqs, &limit]).await?.iter().map(|row| row.get("seq")).collect())
     }
 
-    /// Forgets events that are set aside; returns them with their bodies, because nobody else has them.
-    pub async fn discard_events(&self, seqs: &[i64]) -> Result<Vec<(i64, String)>, StoreError> {
+    /// Forgets events that are set aside, and writes into the audit log what was lost and by whose order; returns which.
+    /// By name only: a fact that is discarded never reaches who waits for it.
+    pub async fn discard_events(
+        &self,
+        seqs: &[i64],
+        operator: &str,
+        now: OffsetDateTime,
+    ) -> Result<Vec<i64>, StoreError> {
         let client = self.pools.reader().await?;
-        Ok(query(&client, DISCARD, &[&seqs]).await?.iter().map(|row| (row.get("seq"), row.get("body"))).collect())
+        Ok(query(&client, DISCARD, &[&seqs, &now, &operator]).await?.iter().map(|row| row.get("seq")).collect())
     }
 
     /// What waits in the outbox.

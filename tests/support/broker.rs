@@ -1,9 +1,11 @@
 //! The tests' corner of RabbitMQ: looked into and cleared away.
 
 use careforall::gateways::topology::{ConsumerQueue, Exchange, Topology};
-use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 use super::services::amqp_url;
 
@@ -20,6 +22,16 @@ pub async fn waiting(queue: &str) -> u32 {
     let counted = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
     let _ = connection.close(200, "done".into()).await;
     counted.map_or(0, |queue| queue.message_count())
+}
+
+/// Puts a message into an exchange, whatever it says, and waits until the broker has it.
+pub async fn publish(exchange: &str, routing_key: &str, body: &[u8]) {
+    let (connection, channel) = channel().await;
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    let sent = channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await;
+    sent.expect("it is sent").await.expect("it is taken");
+    let _ = connection.close(200, "done".into()).await;
 }
 
 /// How many dead letters there are.

@@ -26,7 +26,8 @@ pub enum Way {
     Sms {
         /// The gateway.
         sms: Sms,
-        /// Where Twilio reports what became of a message: `/<notice id>` is put behind it.
+        /// Where Twilio reports what became of a message: `?notice=<id>` is put behind it, so that a report finds its
+        /// message even where Twilio's answer, with its own name for it, was lost.
         reports_to: Option<String>,
     },
     /// To partners' endpoints.
@@ -80,7 +81,7 @@ fn text_message(claim: &Claim, letter: &Letter, reports_to: Option<&str>) -> Tex
     TextMessage {
         to: letter.recipient.clone(),
         text: letter.kind.text_message(&letter.context),
-        status_callback: reports_to.map(|base| format!("{base}/{}", claim.id)),
+        status_callback: reports_to.map(|base| format!("{base}?notice={}", claim.id)),
     }
 }
 

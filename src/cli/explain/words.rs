@@ -81,7 +81,7 @@ fn tell_rest(text: &mut String, story: &Story) {
     }
     for it in &story.notices {
         let tries = if it.attempts == 1 { "1 try".to_owned() } else { format!("{} tries", it.attempts) };
-        line(text, &format!("{}  {:<18} {:<7} {:<7} {tries}", moment(it.created_at), it.kind, it.channel, it.status));
+        line(text, &format!("{}  {:<18} {:<7} {:<11} {tries}", moment(it.created_at), it.kind, it.channel, it.status));
     }
     if !story.doubts.is_empty() {
         text.push_str("\nThe history does not lead to what is stored\n");

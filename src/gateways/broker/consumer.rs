@@ -214,7 +214,7 @@ mod tests {
             let (first, again) = (running.seen.borrow()[0].clone(), running.seen.borrow()[3].clone());
             assert_eq!(first, again);
             running.stop().await;
-            assert_eq!(dead_letters::discard(&stage.settings(), ConsumerQueue::Audit).await.unwrap(), 1);
+            assert_eq!(dead_letters::discard(&stage.settings(), ConsumerQueue::Audit, 9).await.unwrap(), 1);
             assert_eq!(dead(stage).await, 0);
         })
         .await;

@@ -4,7 +4,7 @@
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueuePurgeOptions,
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation};
@@ -13,8 +13,8 @@ use crate::gateways::broker::link::{Link, answer};
 use crate::gateways::broker::{BrokerError, BrokerSettings};
 use crate::gateways::topology::ConsumerQueue;
 
-/// Dead letters put back by one call, at most.
-pub const MAX_REPLAY: u32 = 10_000;
+/// Dead letters put back or dropped by one call, at most.
+pub const MAX_AT_ONCE: u32 = 10_000;
 const CONNECTION_NAME: &str = "careforall dead letters";
 
 /// How many dead letters each queue has.
@@ -25,16 +25,13 @@ pub async fn counts(settings: &BrokerSettings) -> Result<Vec<(ConsumerQueue, u32
     let link = Link::open(settings, CONNECTION_NAME).await?;
     let mut counts = Vec::with_capacity(ConsumerQueue::ALL.len());
     for queue in ConsumerQueue::ALL {
-        let name = settings.topology().dead_letter_queue(queue);
-        let options = QueueDeclareOptions::durable().passive();
-        let declared = answer(link.channel().queue_declare(name.into(), options, FieldTable::default())).await?;
-        counts.push((queue, declared.message_count()));
+        counts.push((queue, count(link.channel(), &settings.topology().dead_letter_queue(queue)).await?));
     }
     link.close().await;
     Ok(counts)
 }
 
-/// Puts up to `limit` dead letters of `queue` (and up to [`MAX_REPLAY`]) back to its end, oldest first, with a fresh delivery
+/// Puts up to `limit` dead letters of `queue` (and up to [`MAX_AT_ONCE`]) back to its end, oldest first, with a fresh delivery
 /// count, and answers how many. Each is confirmed in its queue before it leaves the dead letters: a failure in between leaves it
 /// in both, never in neither.
 ///
@@ -45,24 +42,45 @@ pub async fn replay(settings: &BrokerSettings, queue: ConsumerQueue, limit: u32)
     answer(link.channel().confirm_select(ConfirmSelectOptions::default())).await?;
     let source = settings.topology().dead_letter_queue(queue);
     let target = settings.topology().queue(queue);
+    // No more than lie there now: what nobody can read comes back at once, and would go round and round.
+    let limit = limit.min(MAX_AT_ONCE).min(count(link.channel(), &source).await?);
     let mut replayed = 0;
-    while replayed < limit.min(MAX_REPLAY) && replay_one(link.channel(), &source, &target).await? {
+    while replayed < limit && replay_one(link.channel(), &source, &target).await? {
         replayed += 1;
     }
     link.close().await;
     Ok(replayed)
 }
 
-/// Drops all dead letters of `queue` and answers how many.
+/// Drops up to `limit` dead letters of `queue` (and up to [`MAX_AT_ONCE`]), oldest first, and answers how many.
 ///
 /// # Errors
-/// [`BrokerError`] when the broker cannot be asked.
-pub async fn discard(settings: &BrokerSettings, queue: ConsumerQueue) -> Result<u32, BrokerError> {
+/// [`BrokerError`] when the broker went away; what was dropped stays dropped.
+pub async fn discard(settings: &BrokerSettings, queue: ConsumerQueue, limit: u32) -> Result<u32, BrokerError> {
     let link = Link::open(settings, CONNECTION_NAME).await?;
-    let name = settings.topology().dead_letter_queue(queue);
-    let discarded = answer(link.channel().queue_purge(name.into(), QueuePurgeOptions::default())).await?;
+    let source = settings.topology().dead_letter_queue(queue);
+    let mut discarded = 0;
+    while discarded < limit.min(MAX_AT_ONCE) && discard_one(link.channel(), &source).await? {
+        discarded += 1;
+    }
     link.close().await;
     Ok(discarded)
+}
+
+/// Answers whether there was one. Its identifier is logged: by it the audit log, or the outbox, knows the event.
+async fn discard_one(channel: &Channel, source: &str) -> Result<bool, BrokerError> {
+    let Some(message) = answer(channel.basic_get(source.into(), BasicGetOptions::default())).await? else {
+        return Ok(false);
+    };
+    answer(channel.basic_ack(message.delivery_tag, BasicAckOptions::default())).await?;
+    tracing::warn!(queue = source, message = ?message.properties.message_id(), "a dead letter is discarded");
+    Ok(true)
+}
+
+async fn count(channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
+    let options = QueueDeclareOptions::durable().passive();
+    let declared = answer(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
+    Ok(declared.message_count())
 }
 
 /// Answers whether there was one.

@@ -45,6 +45,15 @@ pub struct TextReport {
     pub error_code: Option<String>,
 }
 
+/// Why nothing more should be sent to a phone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhoneRefusal {
+    /// It takes no text messages, for good: a landline, or no mobile number.
+    Unreachable,
+    /// Its owner answered STOP.
+    OptedOut,
+}
+
 /// How far a message got; the last three are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextStatus {
@@ -58,6 +67,19 @@ pub enum TextStatus {
     Undelivered,
     /// Twilio could not send it.
     Failed,
+}
+
+impl TextStatus {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Undelivered => "undelivered",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl TextReport {
@@ -77,6 +99,16 @@ impl TextReport {
         };
         let message_sid = field("MessageSid").or_else(|| field("SmsSid"))?.to_owned();
         Some(Self { message_sid, status, error_code: field("ErrorCode").map(str::to_owned) })
+    }
+
+    /// Why nothing more should be sent to that phone, if that is what it says. Codes that a phone without power gets too
+    /// (30003, 30005) say nothing for good.
+    pub fn refusal(&self) -> Option<PhoneRefusal> {
+        match self.error_code.as_deref()? {
+            "21610" => Some(PhoneRefusal::OptedOut),
+            "21614" | "30006" => Some(PhoneRefusal::Unreachable),
+            _ => None,
+        }
     }
 }
 
@@ -152,5 +184,19 @@ mod tests {
         let report = TextReport::parse(&form).unwrap();
         assert_eq!((report.message_sid.as_str(), report.error_code.as_deref()), ("SM1", Some("30005")));
         assert_eq!(TextReport::parse(&form[1..]), None);
+    }
+
+    #[test]
+    fn only_codes_that_hold_for_good_silence_a_phone() {
+        for (code, refusal) in [
+            ("21610", Some(PhoneRefusal::OptedOut)),
+            ("21614", Some(PhoneRefusal::Unreachable)),
+            ("30006", Some(PhoneRefusal::Unreachable)),
+            ("30003", None),
+            ("30005", None),
+        ] {
+            let form = fields(&[("MessageSid", "SM1"), ("MessageStatus", "failed"), ("ErrorCode", code)]);
+            assert_eq!(TextReport::parse(&form).unwrap().refusal(), refusal, "{code}");
+        }
     }
 }

@@ -62,12 +62,18 @@ impl ConsumerQueue {
     /// Every queue.
     pub const ALL: [Self; 3] = [Self::Totals, Self::Notifications, Self::Audit];
 
-    const fn base_name(self) -> &'static str {
+    /// Its name, without any prefix.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Totals => "totals.queue",
             Self::Notifications => "notifications.queue",
             Self::Audit => "audit.queue",
         }
+    }
+
+    /// The queue of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|queue| queue.name() == name)
     }
 }
 
@@ -125,7 +131,7 @@ impl Topology {
 
     /// The name of a queue.
     pub fn queue(&self, queue: ConsumerQueue) -> String {
-        format!("{}{}", self.prefix, queue.base_name())
+        format!("{}{}", self.prefix, queue.name())
     }
 
     /// The name of the queue that keeps the dead letters of `queue`.

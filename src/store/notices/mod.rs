@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub use self::delivery::{Callback, Claim, Content, Letter, Room, Settled};
 pub use self::feedback::{Feedback, Named};
 pub use self::measure::ChannelMeasure;
-pub use self::operations::{AttemptRow, NoticeFilter, NoticeRow};
+pub use self::operations::{AttemptRow, NoticeFilter, NoticeRow, ResendRefusal, enqueue_test, resend_notice};
 use super::pool::execute;
 use super::{Store, StoreError};
 use crate::domain::ids::NoticeId;

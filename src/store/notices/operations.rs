@@ -1,13 +1,16 @@
 //! What operators see of messages and do with them: list, show, send once more, replay and discard what is dead.
 
+use deadpool_postgres::Transaction;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::domain::ids::NoticeId;
-use crate::domain::notice::{CallbackKind, Channel, NoticeStatus, test_body};
-use crate::store::pool::{execute, query, query_opt};
+use crate::domain::notice::{CallbackKind, Channel, NoticeKind, NoticeStatus, test_body};
+use crate::store::dead_letters::Chosen;
+use crate::store::pool::{query, query_opt};
 use crate::store::{Store, StoreError};
 
 const LIST: &str = include_str!("../../../sql/queries/notices/list_notices.sql");
@@ -46,8 +49,10 @@ pub struct NoticeRow {
     /// Its identifier.
     pub id: Uuid,
     event_id: Uuid,
-    kind: String,
-    channel: String,
+    /// What it is about.
+    pub kind: String,
+    /// How it travels.
+    pub channel: String,
     recipient: String,
     endpoint_id: Option<Uuid>,
     donation_id: Option<Uuid>,
@@ -62,9 +67,11 @@ pub struct NoticeRow {
     provider_status: Option<String>,
     #[serde(with = "time::serde::rfc3339::option")]
     provider_at: Option<OffsetDateTime>,
-    last_error: Option<String>,
+    /// What its last attempt said, without donor data.
+    pub last_error: Option<String>,
+    /// When it was recorded.
     #[serde(with = "time::serde::rfc3339")]
-    created_at: OffsetDateTime,
+    pub created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
     sent_at: Option<OffsetDateTime>,
 }
@@ -122,46 +129,74 @@ impl Store {
         Ok(Some((notice_row(&row), attempts.iter().map(attempt_row).collect())))
     }
 
-    /// Sends a message once more, as the message `duplicate` of its own that is marked as a duplicate. `false` when there
-    /// is no such message, or it is on its way still.
-    pub async fn resend_notice(
-        &self,
-        id: NoticeId,
-        duplicate: NoticeId,
-        now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
-        let client = self.pools.reader().await?;
-        Ok(execute(&client, RESEND, &[&id.uuid(), &duplicate.uuid(), &now]).await? > 0)
-    }
-
     /// Lets dead messages begin their schedule again; returns those that did. A webhook does only when its endpoint is
     /// enabled.
-    pub async fn replay_notices(&self, ids: &[NoticeId], now: OffsetDateTime) -> Result<Vec<Uuid>, StoreError> {
+    pub async fn replay_notices(&self, chosen: Chosen<'_, Uuid>, now: OffsetDateTime) -> Result<Vec<Uuid>, StoreError> {
         let client = self.pools.reader().await?;
-        Ok(query(&client, REPLAY, &[&uuids(ids), &now]).await?.iter().map(|row| row.get("id")).collect())
+        let (ids, limit) = chosen.columns();
+        Ok(query(&client, REPLAY, &[&ids, &now, &limit]).await?.iter().map(|row| row.get("id")).collect())
     }
 
     /// Gives dead messages up for good; returns those that were.
-    pub async fn discard_notices(&self, ids: &[NoticeId]) -> Result<Vec<Uuid>, StoreError> {
+    pub async fn discard_notices(&self, chosen: Chosen<'_, Uuid>) -> Result<Vec<Uuid>, StoreError> {
         let client = self.pools.reader().await?;
-        Ok(query(&client, DISCARD, &[&uuids(ids)]).await?.iter().map(|row| row.get("id")).collect())
-    }
-
-    /// Makes a webhook due that tests an endpoint; its attempts show how it went. `false` unless the endpoint is enabled.
-    pub async fn enqueue_test(
-        &self,
-        endpoint_id: Uuid,
-        notice: NoticeId,
-        now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
-        let client = self.pools.reader().await?;
-        let (kind, body) = (CallbackKind::Test.as_str(), test_body(endpoint_id, now));
-        Ok(execute(&client, ENQUEUE_TEST, &[&endpoint_id, &notice.uuid(), &kind, &body, &now]).await? > 0)
+        let (ids, limit) = chosen.columns();
+        Ok(query(&client, DISCARD, &[&ids, &limit]).await?.iter().map(|row| row.get("id")).collect())
     }
 }
 
-fn uuids(ids: &[NoticeId]) -> Vec<Uuid> {
-    ids.iter().map(|id| id.uuid()).collect()
+/// Why a message is not sent once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResendRefusal {
+    /// There is no such message.
+    NotFound,
+    /// It is on its way still.
+    Pending,
+    /// Its address takes or wants nothing.
+    Suppressed,
+    /// Its endpoint is disabled or gone.
+    EndpointDisabled,
+}
+
+/// Sends a message once more, as the message `duplicate` of its own that is marked as a duplicate.
+pub async fn resend_notice(
+    transaction: &Transaction<'_>,
+    id: NoticeId,
+    duplicate: NoticeId,
+    now: OffsetDateTime,
+    traceparent: &str,
+) -> Result<Result<NoticeRow, ResendRefusal>, StoreError> {
+    let statement = transaction.prepare_cached(RESEND).await?;
+    let courtesies: Vec<&str> =
+        NoticeKind::ALL.into_iter().filter(|kind| kind.is_courtesy()).map(NoticeKind::as_str).collect();
+    let params: [&(dyn ToSql + Sync); 5] = [&id.uuid(), &duplicate.uuid(), &now, &courtesies, &traceparent];
+    let Some(row) = transaction.query_opt(&statement, &params).await? else {
+        return Ok(Err(ResendRefusal::NotFound));
+    };
+    if row.get("is_resent") {
+        return Ok(Ok(notice_row(&row)));
+    }
+    Ok(Err(if row.get::<_, &str>("found_status") == NoticeStatus::Pending.as_str() {
+        ResendRefusal::Pending
+    } else if row.get("endpoint_disabled") {
+        ResendRefusal::EndpointDisabled
+    } else {
+        ResendRefusal::Suppressed
+    }))
+}
+
+/// Makes a webhook due that tests an endpoint; its attempts show how it went. Nothing unless the endpoint is enabled.
+pub async fn enqueue_test(
+    transaction: &Transaction<'_>,
+    endpoint_id: Uuid,
+    notice: NoticeId,
+    now: OffsetDateTime,
+    traceparent: &str,
+) -> Result<Option<NoticeRow>, StoreError> {
+    let statement = transaction.prepare_cached(ENQUEUE_TEST).await?;
+    let (kind, body) = (CallbackKind::Test.as_str(), test_body(endpoint_id, now));
+    let params: [&(dyn ToSql + Sync); 6] = [&endpoint_id, &notice.uuid(), &kind, &body, &now, &traceparent];
+    Ok(transaction.query_opt(&statement, &params).await?.as_ref().map(notice_row))
 }
 
 fn notice_row(row: &Row) -> NoticeRow {
