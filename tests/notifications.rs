@@ -393,3 +393,50 @@ async fn kills_in_mid_delivery_lose_no_mail_and_what_was_doubled_is_on_record() 
     println!("{kills} kills, {notices} mails: 0 lost, {doubled} doubled, {unknown} attempts of unknown end");
     app.finish().await;
 }
+
+/// `CAREFORALL_TEST_NOTICES=20000` for figures.
+#[tokio::test]
+async fn three_channels_drain_side_by_side_each_message_once() {
+    let count = from_environment("CAREFORALL_TEST_NOTICES", 300);
+    let relay = Relay::start(Duration::ZERO).await;
+    let twilio = Server::start(|_| ("201 Created", "", r#"{"sid": "SM1", "status": "queued"}"#)).await;
+    let partner = Server::start(|_| OK).await;
+    let setup = open_minded()
+        .await
+        .with("SMTP_URL", &relay.url)
+        .with("TWILIO_ACCOUNT_SID", "AC00000000000000000000000000000001")
+        .with("TWILIO_AUTH_TOKEN", "token")
+        .with("TWILIO_FROM", "+15005550006")
+        .with("TWILIO_API_BASE", &twilio.url)
+        .with("CAREFORALL_MAIL_RATE", "off")
+        .with("CAREFORALL_SMS_RATE", "off")
+        .with("CAREFORALL_WEBHOOK_RATE", "off");
+    let app = setup.start().await;
+    many_receipts(&app, 0).await;
+    let endpoint = endpoint(&store(&app), &partner.url, &[]).await;
+    for (channel, kind, recipient, endpoint, payload) in [
+        ("EMAIL", "PAYMENT_CONFIRMED", "donor", "null".to_owned(), "null"),
+        ("SMS", "PAYMENT_CONFIRMED", "+49151", "null".to_owned(), "null"),
+        ("WEBHOOK", "EVENT", "to", format!("'{endpoint}'"), "'{}'"),
+    ] {
+        let domain = if channel == "EMAIL" { "@example.org" } else { "" };
+        let sql = format!(
+            "insert into notifications.notifications (id, event_id, kind, channel, recipient, endpoint_id, payload,
+                    donation_id, payment_id, amount_minor, currency, status, next_attempt_at, created_at)
+             select gen_random_uuid(), gen_random_uuid(), '{kind}', '{channel}', '{recipient}' || n || '{domain}',
+                    {endpoint}::uuid, {payload}::text, donation_id, payment_id, 2500, 'EUR', 'PENDING', now(), now()
+               from notifications.notifications cross join generate_series(100001, 100000 + {count}) n
+              where kind = 'DONATION_RECEIVED'"
+        );
+        let began = tokio::time::Instant::now();
+        app.sql(&sql).await;
+        all_sent(&app).await;
+        let seconds = began.elapsed().as_secs_f64();
+        println!("{channel}: {count} in {seconds:.2} s, {:.0} a second", count as f64 / seconds);
+    }
+    assert_eq!((relay.mails(), relay.taken().len()), (count + 1, count + 1));
+    assert_eq!((twilio.seen().len(), partner.seen().len()), (count, count));
+    let once = "select count(*) from notifications.delivery_logs where outcome = 'ACCEPTED' and attempt = 1";
+    assert_eq!(usize::try_from(app.count(once).await).unwrap(), 3 * count + 1);
+    app.finish().await;
+}

@@ -94,6 +94,13 @@ const FIFTY_THOUSAND: &str = "
       from payments.payment_transactions, generate_series(1, 4) as step;
     insert into donations.outbox_events (id, aggregate_id, partition, event_type, body, created_at)
     select gen_random_uuid(), id, 3, 'payment.completed', '{}', now() from payments.payment_transactions;
+    insert into notifications.notifications (id, event_id, kind, channel, recipient, donation_id, payment_id,
+                                             amount_minor, currency, status, attempts, next_attempt_at, created_at)
+    select id, id, 'PAYMENT_CONFIRMED', 'EMAIL', 'jo@example.org', donation_id, id, 100, 'EUR',
+           case when right(id::text, 1) = '0' then 'PENDING' else 'SENT' end, 1, now(), now()
+      from payments.payment_transactions;
+    insert into notifications.delivery_logs (notification_id, attempt, at, outcome)
+    select id, 1, now(), 'ACCEPTED' from notifications.notifications;
     refresh materialized view payments.campaign_totals;
     analyze;";
 
@@ -125,9 +132,24 @@ async fn no_hot_statement_reads_a_whole_table() {
         ("payments/load_timeline.sql", format!("{payment}, 0, 100")),
         ("payments/move_payments.sql", empty.to_owned()),
         ("outbox/claim_events.sql", "'{0,1,2,3}', now(), 500".to_owned()),
+        ("notices/claim_messages.sql", "'EMAIL', 1, now(), 16, '{}'".to_owned()),
+        ("notices/claim_callbacks.sql", "'{}', '{}', 1, now()".to_owned()),
+        ("notices/find_free_numbers.sql", "'EMAIL', 1".to_owned()),
+        ("notices/release_claims.sql", "'EMAIL', '{1}', now(), 32".to_owned()),
+        ("notices/settle_attempts.sql", "'{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'".to_owned()),
+        ("notices/list_attempts.sql", format!("{payment}, 100")),
+        ("notices/record_feedback.sql", format!("'EMAIL', {payment}, 'x', 'SENT', '', now(), ''")),
         ("donations/load_donation.sql", payment.to_owned()),
     ];
-    let tables = ["payment_transactions", "ledger_entries", "outbox_events", "donations", "payment_state_history"];
+    let tables = [
+        "payment_transactions",
+        "ledger_entries",
+        "outbox_events",
+        "donations",
+        "payment_state_history",
+        "notifications",
+        "delivery_logs",
+    ];
     for (name, arguments) in hot {
         let plan = plan(&client, &query(name), &arguments).await;
         for table in tables {

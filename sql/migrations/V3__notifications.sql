@@ -1,4 +1,4 @@
--- Notifications over three channels, claimed by living processes, answered for by providers.
+-- Notifications over three channels: claimed by living processes, answered for by providers.
 
 -- A webhook that tests an endpoint is about no donation.
 alter table notifications.notifications
@@ -39,6 +39,8 @@ create sequence notifications.courier_numbers as integer cycle;
 
 -- An attempt is written down before it begins: one that was never settled may have reached the recipient.
 alter table notifications.delivery_logs
+    -- It would lock the message once more for each attempt; only the statement that claims a message writes attempts.
+    drop constraint delivery_logs_notification_id_fkey,
     drop constraint delivery_logs_outcome_check,
     alter column duration_ms drop not null,
     add column settled_at timestamptz;

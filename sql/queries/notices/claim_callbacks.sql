@@ -15,8 +15,7 @@ with due as materialized (
 ), claimed as (
     update notifications.notifications notice
        set claimed_by = $3, attempts = attempts + 1, tries = tries + 1
-      from due
-     where notice.id = due.id
+     where notice.id = any(array(select id from due))
     returning notice.*
 ), started as (
     insert into notifications.delivery_logs (notification_id, attempt, at, outcome)

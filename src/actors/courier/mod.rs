@@ -15,7 +15,7 @@ mod lanes;
 mod pace;
 mod way;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,8 @@ pub struct Courier {
     channel: Channel,
     lanes: Lanes,
     ghosts: Ghosts,
+    /// What we are sending, or sent and could not write down.
+    sending: HashSet<Uuid>,
     /// A look for due messages is under way.
     looking: bool,
     /// Somebody woke us meanwhile.
@@ -88,6 +90,8 @@ pub struct Courier {
     settling: bool,
     settle_pause: Duration,
     sweeping: bool,
+    /// The next look begins by asking whether we hold claims that we never heard of.
+    stray_look: bool,
     /// Nothing is claimed any more; who waits for the last delivery.
     closing: Option<Vec<oneshot::Sender<()>>>,
 }
@@ -116,6 +120,7 @@ impl Courier {
             channel,
             lanes: Lanes::guarded_by(Bounds { side_by_side, in_one_lane, rate }, breaker),
             ghosts: Ghosts::default(),
+            sending: HashSet::new(),
             looking: false,
             woken: false,
             planned: None,
@@ -123,6 +128,7 @@ impl Courier {
             settling: false,
             settle_pause: SETTLE_PAUSE,
             sweeping: false,
+            stray_look: false,
             closing: None,
         }
     }
@@ -136,6 +142,9 @@ impl Courier {
         self.woken = false;
         let Some(number) = self.tools.presence.number().filter(|_| self.closing.is_none()) else { return };
         self.looking = true;
+        if std::mem::take(&mut self.stray_look) {
+            return self.free_strays(number, ctx);
+        }
         match self.channel {
             Channel::Email | Channel::Sms => self.claim(number, &[PROVIDER], ctx),
             Channel::Webhook => {
@@ -147,6 +156,19 @@ impl Courier {
                 }));
             }
         }
+    }
+
+    /// A claim whose answer was lost is ours and nobody sends it. No claim is under way while we ask: this is a look.
+    fn free_strays(&mut self, number: i32, ctx: &mut Context<Self>) {
+        let (tools, channel) = (Arc::clone(&self.tools), self.channel);
+        let sending: Vec<Uuid> = self.sending.iter().copied().collect();
+        let free = async move { tools.store.release_strays(channel, number, &sending, tools.clock.now()).await };
+        ctx.spawn(free.into_actor(self).map(|freed, act, ctx| {
+            if let Ok(strays @ 1..) = freed {
+                tracing::info!(channel = act.channel.as_str(), strays, "claims were made whose answer was lost");
+            }
+            act.looked(freed.map(|_| true), ctx);
+        }));
     }
 
     /// Claims as many messages as those lanes have room for.
@@ -202,15 +224,18 @@ impl Courier {
             by_lane.entry(lane).or_default().push(permit);
         }
         for claim in claims {
-            let lane = lane_of(&claim);
+            let (lane, id) = (lane_of(&claim), claim.id.uuid());
             self.lanes.begin(lane, Instant::now());
+            self.sending.insert(id);
             let permit = by_lane.get_mut(&lane).and_then(Vec::pop);
             let delivery = deliver(Arc::clone(&self.tools), self.way.clone(), claim, permit, number);
             let courier = ctx.address();
             actix_rt::spawn(async move {
                 // As many at most as are under way: the mailbox cannot grow by it.
                 courier.do_send(
-                    delivery.await.map_or(Delivered::Dropped(lane), |(ended, rest)| Delivered::Ended { ended, rest }),
+                    delivery
+                        .await
+                        .map_or(Delivered::Dropped { lane, id }, |(ended, rest)| Delivered::Ended { ended, rest }),
                 );
             });
         }
@@ -226,8 +251,11 @@ impl Courier {
         let settle = async move { settle(&tools, batch).await };
         ctx.spawn(settle.into_actor(self).map(|(done, again), act, ctx| {
             act.settling = false;
-            for lane in done {
-                act.lanes.end(lane);
+            for over in done {
+                act.lanes.end(over.lane);
+                if let Some(id) = over.written {
+                    act.sending.remove(&id);
+                }
             }
             if again.is_empty() {
                 act.settle_pause = SETTLE_PAUSE;
@@ -251,6 +279,8 @@ impl Courier {
             .set(i64::try_from(self.lanes.open()).unwrap_or(i64::MAX));
         let Some(number) = self.tools.presence.number().filter(|_| !self.sweeping) else { return };
         self.sweeping = true;
+        self.stray_look = true;
+        self.look(ctx);
         let (tools, channel) = (Arc::clone(&self.tools), self.channel);
         let sweep = async move {
             if channel == Channel::Webhook {
@@ -397,10 +427,20 @@ fn health(claim: &Claim, sent: &Result<Accepted, DeliveryError>) -> Option<Healt
     })
 }
 
-/// Writes a batch down; returns the lanes of what is over and what must be written again. A bad item fails alone.
-async fn settle(tools: &Tools, batch: Vec<Ended>) -> (Vec<Uuid>, Vec<Ended>) {
+/// A delivery that needs no more of us.
+struct Over {
+    lane: Uuid,
+    /// Which, unless it could not be written down: then it stays ours.
+    written: Option<Uuid>,
+}
+
+/// Writes a batch down; returns what is over and what must be written again. A bad item fails alone.
+async fn settle(tools: &Tools, batch: Vec<Ended>) -> (Vec<Over>, Vec<Ended>) {
     match write_down(tools, &batch).await {
-        Ok(()) => (batch.iter().map(|it| it.lane).collect(), Vec::new()),
+        Ok(()) => {
+            let over = |it: &Ended| Over { lane: it.lane, written: Some(it.settled.id.uuid()) };
+            (batch.iter().map(over).collect(), Vec::new())
+        }
         Err(error) if error.is_passing() => {
             tracing::warn!(%error, "attempts cannot be written down; it is tried again");
             (Vec::new(), batch)
@@ -408,7 +448,7 @@ async fn settle(tools: &Tools, batch: Vec<Ended>) -> (Vec<Uuid>, Vec<Ended>) {
         Err(error) if batch.len() == 1 => {
             // It stays claimed by this process, and is UNKNOWN once that has ended.
             tracing::error!(%error, notice = %batch[0].settled.id, "an attempt cannot be written down");
-            (vec![batch[0].lane], Vec::new())
+            (vec![Over { lane: batch[0].lane, written: None }], Vec::new())
         }
         Err(_) => {
             let (mut done, mut again) = (Vec::new(), Vec::new());
@@ -478,7 +518,7 @@ enum Delivered {
     /// To be written down; and how long the provider asked us to wait.
     Ended { ended: Ended, rest: Option<Duration> },
     /// Somebody else's now.
-    Dropped(Uuid),
+    Dropped { lane: Uuid, id: Uuid },
 }
 
 impl Handler<Delivered> for Courier {
@@ -493,7 +533,8 @@ impl Handler<Delivered> for Courier {
                 self.ended.push(ended);
                 self.settle(ctx);
             }
-            Delivered::Dropped(lane) => {
+            Delivered::Dropped { lane, id } => {
+                self.sending.remove(&id);
                 self.lanes.end(lane);
                 self.say_whether_done();
             }

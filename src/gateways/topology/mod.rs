@@ -48,7 +48,7 @@ impl Exchange {
 pub enum ConsumerQueue {
     /// `totals.queue`: whatever moves money in a campaign.
     Totals,
-    /// `notifications.queue`: everything, because partners subscribe to any of it.
+    /// `notifications.queue`: every fact that there is, because partners subscribe to any of them.
     Notifications,
     /// `audit.queue`: everything.
     Audit,
@@ -74,8 +74,16 @@ const BINDINGS: &[(ConsumerQueue, Exchange, &str)] = &[
     (ConsumerQueue::Totals, Exchange::Payments, "payment.refund_failed"),
     (ConsumerQueue::Totals, Exchange::Payments, "payment.dispute_opened"),
     (ConsumerQueue::Totals, Exchange::Payments, "payment.dispute_closed"),
-    (ConsumerQueue::Notifications, Exchange::Donations, "#"),
-    (ConsumerQueue::Notifications, Exchange::Payments, "#"),
+    (ConsumerQueue::Notifications, Exchange::Donations, "donation.created"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.authorized"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.completed"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.failed"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.canceled"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.refunded"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.refund_failed"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.dispute_opened"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.dispute_closed"),
+    (ConsumerQueue::Notifications, Exchange::Payments, "payment.flagged"),
     (ConsumerQueue::Audit, Exchange::Donations, "#"),
     (ConsumerQueue::Audit, Exchange::Payments, "#"),
 ];

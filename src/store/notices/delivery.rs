@@ -24,6 +24,7 @@ const CLAIM_CALLBACKS: &str = include_str!("../../../sql/queries/notices/claim_c
 const SETTLE: &str = include_str!("../../../sql/queries/notices/settle_attempts.sql");
 const FREE_NUMBERS: &str = include_str!("../../../sql/queries/notices/find_free_numbers.sql");
 const RELEASE: &str = include_str!("../../../sql/queries/notices/release_claims.sql");
+const RELEASE_STRAYS: &str = include_str!("../../../sql/queries/notices/release_strays.sql");
 const BURY: &str = include_str!("../../../sql/queries/notices/bury_undeliverable.sql");
 
 /// How often a message is tried, all attempts of unknown end included, before it is dead: above every schedule, so that
@@ -190,6 +191,20 @@ impl Store {
     ) -> Result<i64, StoreError> {
         let client = self.pools.reader().await?;
         let row = query_opt(&client, RELEASE, &[&channel.as_str(), &numbers, &now, &TRIES_MAX]).await?;
+        Ok(row.map_or(0, |row| row.get(0)))
+    }
+
+    /// Frees what the process `number` claimed without hearing of it: all that it holds and is not `sending`. Returns how
+    /// many.
+    pub async fn release_strays(
+        &self,
+        channel: Channel,
+        number: i32,
+        sending: &[Uuid],
+        now: OffsetDateTime,
+    ) -> Result<i64, StoreError> {
+        let client = self.pools.reader().await?;
+        let row = query_opt(&client, RELEASE_STRAYS, &[&channel.as_str(), &number, &sending, &now]).await?;
         Ok(row.map_or(0, |row| row.get(0)))
     }
 
