@@ -6,6 +6,7 @@
 pub mod access;
 pub mod campaigns;
 pub mod donations;
+pub mod donors;
 pub mod extract;
 pub mod idempotency;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod operations;
 pub mod payments;
 pub mod problem;
 pub mod totals;
+pub mod unsubscribe;
 pub mod webhooks;
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use crate::actors::totals::{TotalsActor, TotalsMemory};
 use crate::clock::Clock;
 use crate::gateways::breaker::Breaker;
 use crate::gateways::callback::Callbacks;
+use crate::gateways::links::Links;
 use crate::gateways::signature::WebhookSecret;
 use crate::gateways::stripe::Stripe;
 use crate::store::Store;
@@ -89,6 +92,8 @@ pub struct AppState {
     pub moved: broadcast::Sender<DonationMoved>,
     /// Donors' tokens.
     pub access: AccessTokens,
+    /// Links in mails.
+    pub links: Links,
     /// Operators' keys.
     pub operators: Operators,
     /// How messages leave.
@@ -120,6 +125,8 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
             .service(resource("/campaigns/{id}/totals", [(GET, web::to(totals::show))]))
             .service(resource("/donations", [(POST, web::to(donations::create))]))
             .service(resource("/donations/{id}", [(GET, web::to(donations::show))]))
+            .service(resource("/donors/me/link", [(POST, web::to(donors::request_link))]))
+            .service(resource("/donors/me/donations", [(GET, web::to(donors::donations))]))
             .service(resource("/payments", [(GET, web::to(payments::list))]))
             .service(resource("/payments/{id}", [(GET, web::to(payments::show))]))
             .service(resource("/payments/{id}/timeline", [(GET, web::to(payments::timeline))]))
@@ -128,6 +135,10 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
             .service(resource("/payments/{id}/refunds", [(POST, web::to(payments::refund))]))
             .default_service(web::to(problem::no_such_route)),
     )
+    .service(resource(
+        "/unsubscribe/{token}",
+        [(GET, web::to(unsubscribe::ask)), (POST, web::to(unsubscribe::unsubscribe))],
+    ))
     .service(resource("/webhooks/stripe", [(POST, web::to(webhooks::stripe))]))
     .service(resource("/health/live", [(GET, web::to(operations::live))]))
     .service(resource("/health/ready", [(GET, web::to(operations::ready))]))

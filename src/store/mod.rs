@@ -8,6 +8,7 @@ pub mod audit;
 pub mod cache;
 pub mod campaigns;
 pub mod donations;
+pub mod donors;
 pub mod dossiers;
 pub mod embedded;
 pub mod endpoints;
