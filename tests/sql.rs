@@ -140,6 +140,9 @@ async fn no_hot_statement_reads_a_whole_table() {
         ("notices/list_attempts.sql", format!("{payment}, 100")),
         ("notices/record_feedback.sql", format!("'EMAIL', {payment}, 'x', 'SENT', '', now(), ''")),
         ("donations/load_donation.sql", payment.to_owned()),
+        ("donors/list_donations.sql", "'jo@example.org', null, 20".to_owned()),
+        ("donors/enqueue_link.sql", format!("{payment}, 'jo@example.org', now(), '', 3")),
+        ("donors/find_link.sql", payment.to_owned()),
     ];
     let tables = [
         "payment_transactions",

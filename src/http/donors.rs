@@ -66,10 +66,10 @@ pub async fn donations(request: HttpRequest, state: web::Data<AppState>) -> Resu
     let items = state.store.list_own_donations(&address, asked.cursor, limit + 1).await?;
     let page = Page::of(items, limit, |donation| donation.id.to_string());
     // The address bar has the token: it is neither kept nor told to anybody.
-    let headers = [("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer")];
-    let mut response = HttpResponse::Ok();
-    headers.into_iter().for_each(|header| drop(response.insert_header(header)));
-    Ok(response.json(page))
+    Ok(HttpResponse::Ok()
+        .insert_header(("Cache-Control", "no-store"))
+        .insert_header(("Referrer-Policy", "no-referrer"))
+        .json(page))
 }
 
 /// Whose donations a token opens now. A wrong token and a late one are told alike.

@@ -161,9 +161,9 @@ fn details(kind: NoticeKind, about: &NoticeContext, charity: &str) -> Vec<(&'sta
         | NoticeKind::PaymentFlagged => "Date",
     };
     let mut details = Vec::new();
-    // The number of a receipt also names it where money went back.
-    if let (Some(number), Audience::Donor) = (about.receipt_number, kind.audience()) {
-        details.push(("Receipt number", receipt_label(number)));
+    // Where money went back, the number says which receipt counts for less.
+    if matches!(kind, NoticeKind::PaymentConfirmed | NoticeKind::Refunded) {
+        details.push(("Receipt number", receipt(about)));
     }
     details.push(("Amount", about.amount.clone()));
     details.push(("Campaign", visible(&about.campaign_title)));
