@@ -169,7 +169,7 @@ fn details(kind: NoticeKind, about: &NoticeContext, charity: &str) -> Vec<(&'sta
     details.push(("Campaign", visible(&about.campaign_title)));
     details.push((happened, utc(about.happened_at)));
     match kind.audience() {
-        Audience::Donor => details.push(("Given to", visible(charity))),
+        Audience::Donor => details.push(("Charity", visible(charity))),
         Audience::Operators => {
             details.push(("Provider's payment", about.intent_id.clone().unwrap_or_else(|| "unknown".to_owned())));
         }
@@ -278,7 +278,7 @@ mod tests {
             "Amount: 25.00 EUR",
             "Campaign: Wells",
             "Received on: 24 November 2026, 09:05 UTC",
-            "Given to: CareForAll",
+            "Charity: CareForAll",
             "Donation: d",
         ];
         assert_eq!(details, expected);
