@@ -31,6 +31,7 @@ use crate::gateways::breaker::Breaker;
 use crate::gateways::broker::Publisher;
 use crate::gateways::callback::{CallbackSettings, Callbacks};
 use crate::gateways::delivery::DeliveryError;
+use crate::gateways::links::Links;
 use crate::gateways::mailer::Mailer;
 use crate::gateways::sms::Sms;
 use crate::gateways::stripe::{SettingsError, Stripe, StripeSettings};
@@ -191,7 +192,9 @@ impl App {
             .map_err(|error| StartError::Redis(error.to_string()))?;
         let own_url = own_url(address);
         let stripe = stripe(&config, &own_url)?;
-        let (posts, channels) = channels(&config)?;
+        let url = config.public_url.clone().unwrap_or_else(|| own_url.clone());
+        let links = links(&store, &url).await?;
+        let (posts, channels) = channels(&config, &links)?;
         let made_admin_key = ensure_admin_key(&config, &store, &clock).await?;
         let access = access_tokens(&store).await?;
 
@@ -268,6 +271,7 @@ impl App {
             webhook_secrets: config.stripe.webhook_secrets.clone(),
             moved,
             access,
+            links,
             operators: Operators::default(),
             channels,
             couriers: wakes,
@@ -281,7 +285,6 @@ impl App {
         if let Some(sandbox) = &sandbox {
             sandbox.start_deliveries(format!("{own_url}/webhooks/stripe"));
         }
-        let url = config.public_url.clone().unwrap_or(own_url);
         tracing::info!(%address, sandbox = sandbox.is_some(), "ready");
         Ok(Self {
             address,
@@ -419,7 +422,7 @@ struct Post {
 }
 
 /// The channels that there are, for couriers and for whoever asks about them.
-fn channels(config: &Config) -> Result<(Vec<Post>, Channels), StartError> {
+fn channels(config: &Config, links: &Links) -> Result<(Vec<Post>, Channels), StartError> {
     let insecure = config.webhooks_allow_insecure;
     if insecure {
         tracing::warn!("CAREFORALL_WEBHOOKS_ALLOW_INSECURE is on: webhooks may go to http and private addresses");
@@ -427,7 +430,7 @@ fn channels(config: &Config) -> Result<(Vec<Post>, Channels), StartError> {
     let settings = CallbackSettings { allow_http: insecure, allow_private: insecure, ..CallbackSettings::default() };
     let callbacks = Callbacks::new(settings)?;
     let mailer = Mailer::from_url(config.smtp_url.as_deref(), config.data_dir.join("mail"))?;
-    let mail = Way::Email { mailer, from: config.mail_from.clone() };
+    let mail = Way::Email { mailer, from: config.mail_from.clone(), links: links.clone() };
     let mut posts = vec![
         Post { way: mail, rate: config.rates.mail, breaker: Breaker::default() },
         // Each endpoint has a breaker of its own beside this one.
@@ -539,11 +542,24 @@ pub fn new_api_key() -> String {
 }
 
 async fn access_tokens(store: &Store) -> Result<AccessTokens, StartError> {
+    let secret = shared_secret(store, "access_token").await?;
+    Ok(AccessTokens::new(&secret).ok_or_else(unusable_secret)?)
+}
+
+/// Links in mails, under a secret of their own: none of them is an access token.
+async fn links(store: &Store, public_url: &str) -> Result<Links, StartError> {
+    let secret = shared_secret(store, "mail_links").await?;
+    Ok(Links::new(&secret, public_url).ok_or_else(unusable_secret)?)
+}
+
+async fn shared_secret(store: &Store, name: &str) -> Result<Vec<u8>, StoreError> {
     let mut fresh = [0; SECRET_BYTES];
     rand::rng().fill_bytes(&mut fresh);
-    let secret = store.share_secret("access_token", &fresh).await?;
-    let unusable = || StoreError::corrupt("donations.secrets", "value", "the access token secret is unusable");
-    Ok(AccessTokens::new(&secret).ok_or_else(unusable)?)
+    store.share_secret(name, &fresh).await
+}
+
+fn unusable_secret() -> StoreError {
+    StoreError::corrupt("donations.secrets", "value", "a shared secret is unusable")
 }
 
 fn purge_regularly(store: Store, clock: Clock) {

@@ -10,6 +10,7 @@ mod access;
 mod bad_input;
 mod crash;
 mod explain;
+mod letters;
 mod life;
 mod live_totals;
 mod notifications;

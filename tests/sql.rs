@@ -150,6 +150,9 @@ async fn no_hot_statement_reads_a_whole_table() {
         ("outbox/replay_events.sql", "null, 1000".to_owned()),
         ("outbox/discard_events.sql", "'{1}', now(), ''".to_owned()),
         ("donations/load_donation.sql", payment.to_owned()),
+        ("donors/list_donations.sql", "'jo@example.org', null, 20".to_owned()),
+        ("donors/enqueue_link.sql", format!("{payment}, 'jo@example.org', now(), '', 3")),
+        ("donors/find_link.sql", payment.to_owned()),
     ];
     let tables = [
         "payment_transactions",

@@ -2,9 +2,10 @@
 //!
 //! A `Message-ID` is made from the notice it carries, so that a mail that went out twice can be recognised as one.
 //!
-//! Deliberately absent: retries, templates and the choice of recipients. The courier retries; notices say what to write.
+//! Deliberately absent: retries and the choice of recipients. The courier retries; notices say what to write.
 
 mod files;
+mod letter;
 mod message;
 mod smtp;
 
@@ -14,6 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use self::files::MailFiles;
+pub use self::letter::Letter;
 use self::smtp::SmtpRelay;
 use super::delivery::{Accepted, DeliveryError};
 
@@ -94,6 +96,12 @@ impl Mailer {
 /// Whether mails can be from, or to, `text`: an address, or `Name <address>`.
 pub fn is_mailbox(text: &str) -> bool {
     text.parse::<lettre::message::Mailbox>().is_ok()
+}
+
+/// Who a sender is for people: the name, or the address where there is none.
+pub fn sender_name(from: &str) -> String {
+    let mailbox = from.parse::<lettre::message::Mailbox>().ok();
+    mailbox.and_then(|mailbox| mailbox.name).unwrap_or_else(|| from.to_owned())
 }
 
 /// The `Message-ID` of a notice, without brackets: the same at every try (RFC 5322, section 3.6.4).

@@ -6,6 +6,7 @@ pub mod broker;
 pub mod callback;
 pub mod delivery;
 pub mod error;
+pub mod links;
 pub mod mailer;
 pub mod sendgrid;
 pub mod signature;

@@ -7,6 +7,7 @@ pub mod access;
 pub mod campaigns;
 pub mod dead_letters;
 pub mod donations;
+pub mod donors;
 pub mod endpoints;
 pub mod extract;
 pub mod feedback;
@@ -20,6 +21,7 @@ pub mod payments;
 pub mod problem;
 pub mod streams;
 pub mod totals;
+pub mod unsubscribe;
 pub mod wall;
 pub mod webhooks;
 
@@ -42,6 +44,7 @@ use crate::clock::Clock;
 use crate::gateways::breaker::Breaker;
 use crate::gateways::broker::BrokerSettings;
 use crate::gateways::callback::Callbacks;
+use crate::gateways::links::Links;
 use crate::gateways::signature::WebhookSecret;
 use crate::gateways::stripe::Stripe;
 use crate::store::Store;
@@ -103,6 +106,8 @@ pub struct AppState {
     pub moved: broadcast::Sender<DonationMoved>,
     /// Donors' tokens.
     pub access: AccessTokens,
+    /// Links in mails.
+    pub links: Links,
     /// Operators' keys.
     pub operators: Operators,
     /// How messages leave.
@@ -140,6 +145,8 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
             .service(resource("/campaigns/{id}/totals/stream", [(GET, web::to(streams::open))]))
             .service(resource("/donations", [(POST, web::to(donations::create))]))
             .service(resource("/donations/{id}", [(GET, web::to(donations::show))]))
+            .service(resource("/donors/me/link", [(POST, web::to(donors::request_link))]))
+            .service(resource("/donors/me/donations", [(GET, web::to(donors::donations))]))
             .service(resource("/payments", [(GET, web::to(payments::list))]))
             .service(resource("/payments/{id}", [(GET, web::to(payments::show))]))
             .service(resource("/payments/{id}/timeline", [(GET, web::to(payments::timeline))]))
@@ -174,6 +181,10 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
             .service(resource("/dead-letters/queues/discard", [(POST, web::to(dead_letters::discard_queue))]))
             .default_service(web::to(problem::no_such_route)),
     )
+    .service(resource(
+        "/unsubscribe/{token}",
+        [(GET, web::to(unsubscribe::ask)), (POST, web::to(unsubscribe::unsubscribe))],
+    ))
     .service(resource("/webhooks/stripe", [(POST, web::to(webhooks::stripe))]))
     .service(resource(TWILIO_REPORTS, [(POST, web::to(feedback::twilio))]))
     .service(resource("/webhooks/sendgrid/events", [(POST, web::to(feedback::sendgrid))]))

@@ -13,6 +13,7 @@ use super::AppState;
 use super::extract::bearer;
 use super::limits::{POLICY, Quoted, REST};
 use super::problem::Problem;
+use crate::gateways::links::UNSUBSCRIBE_PATH;
 use crate::metrics::METRICS;
 
 /// Requests that match no route share one label, so that rubbish cannot make metrics grow.
@@ -49,7 +50,7 @@ async fn limited<B: MessageBody + 'static>(
     let checked = match request.app_data::<web::Data<AppState>>() {
         // Operators have keys, which are counted nowhere; guessing keys is limited like anything else.
         // The decoded path, as routes are matched by: `/%61pi/` leads to the same handlers.
-        Some(state) if request.match_info().as_str().starts_with("/api/") && !is_operator(&request, state) => {
+        Some(state) if is_limited(request.match_info().as_str()) && !is_operator(&request, state) => {
             state.limits.check(request.request())
         }
         _ => Ok(None),
@@ -70,6 +71,11 @@ async fn limited<B: MessageBody + 'static>(
             Ok(response.map_into_left_body())
         }
     }
+}
+
+/// What anybody can ask for. Webhooks, metrics and the sandbox are not.
+fn is_limited(path: &str) -> bool {
+    ["/api/", UNSUBSCRIBE_PATH].iter().any(|start| path.starts_with(start))
 }
 
 fn is_operator(request: &ServiceRequest, state: &AppState) -> bool {

@@ -9,6 +9,7 @@ pub mod cache;
 pub mod campaigns;
 pub mod dead_letters;
 pub mod donations;
+pub mod donors;
 pub mod dossiers;
 pub mod embedded;
 pub mod endpoints;

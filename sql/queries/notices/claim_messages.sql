@@ -30,7 +30,13 @@ with due as materialized (
 select due.id, due.suppressed, claimed.kind, claimed.channel, claimed.recipient, claimed.attempts, claimed.tries,
        claimed.amount_minor, claimed.currency, claimed.donation_id, claimed.duplicate_of, claimed.traceparent,
        claimed.created_at, donation.donor_name, campaign.title as campaign_title, payment.receipt_number,
-       payment.intent_id
+       payment.intent_id,
+       -- A receipt tells when the money came; a duplicate tells what the first one told.
+       coalesce(case claimed.kind when 'PAYMENT_CONFIRMED' then
+                    (select min(created_at) from payments.ledger_entries line
+                      where line.payment_id = claimed.payment_id and line.kind = 'CAPTURE') end,
+                (select created_at from notifications.notifications first where first.id = claimed.duplicate_of),
+                claimed.created_at) as happened_at
   from due
   left join claimed on claimed.id = due.id
   left join donations.donations donation on donation.id = claimed.donation_id

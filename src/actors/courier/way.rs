@@ -8,7 +8,8 @@ use crate::clock::Clock;
 use crate::domain::notice::Channel;
 use crate::gateways::callback::{self, Callbacks, EndpointSecret};
 use crate::gateways::delivery::{Accepted, DeliveryError};
-use crate::gateways::mailer::{Mail, Mailer, message_id};
+use crate::gateways::links::Links;
+use crate::gateways::mailer::{self, Mailer};
 use crate::gateways::sms::{Sms, TextMessage};
 use crate::store::notices::{Callback, Claim, Content, Letter};
 
@@ -21,6 +22,8 @@ pub enum Way {
         mailer: Mailer,
         /// The sender.
         from: String,
+        /// Makes the links that mails bring.
+        links: Links,
     },
     /// Through Twilio.
     Sms {
@@ -49,8 +52,8 @@ impl Way {
         let corrupt = |detail: String| DeliveryError::Permanent { code: "corrupt".to_owned(), detail };
         match (self, &claim.content) {
             (_, Err(error)) => Err(corrupt(error.to_string())),
-            (Self::Email { mailer, from }, Ok(Content::Letter(letter))) => {
-                mailer.send(&mail(claim, letter, from)).await
+            (Self::Email { mailer, from, links }, Ok(Content::Letter(letter))) => {
+                mailer.send(&letter_of(claim, letter).compose(from, links)?).await
             }
             (Self::Sms { sms, reports_to }, Ok(Content::Letter(letter))) => {
                 sms.send(&text_message(claim, letter, reports_to.as_deref())).await
@@ -62,17 +65,12 @@ impl Way {
     }
 }
 
-fn mail(claim: &Claim, letter: &Letter, from: &str) -> Mail {
-    let words = letter.kind.words(&letter.context);
-    Mail {
-        message_id: message_id(claim.id.uuid(), from),
-        from: from.to_owned(),
-        to: letter.recipient.clone(),
-        subject: words.subject,
-        text: words.text,
-        html: None,
-        headers: Vec::new(),
-        // The same at every try, so that the mail is the same.
+fn letter_of<'a>(claim: &Claim, letter: &'a Letter) -> mailer::Letter<'a> {
+    mailer::Letter {
+        notice: claim.id,
+        kind: letter.kind,
+        about: &letter.context,
+        to: &letter.recipient,
         written_at: claim.created_at,
     }
 }

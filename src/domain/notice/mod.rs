@@ -68,6 +68,8 @@ pub enum NoticeKind {
     PaymentFailed,
     /// Money went back to you.
     Refunded,
+    /// The link to your donations that you asked for; no fact gives rise to it.
+    DonorHistory,
     /// To the operators: a dispute was opened.
     DisputeOpened,
     /// To the operators: a person must look at a payment.
@@ -85,11 +87,12 @@ pub enum Audience {
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::DonationReceived,
         Self::PaymentConfirmed,
         Self::PaymentFailed,
         Self::Refunded,
+        Self::DonorHistory,
         Self::DisputeOpened,
         Self::PaymentFlagged,
     ];
@@ -113,7 +116,11 @@ impl NoticeKind {
     /// Whom it is for.
     pub fn audience(self) -> Audience {
         match self {
-            Self::DonationReceived | Self::PaymentConfirmed | Self::PaymentFailed | Self::Refunded => Audience::Donor,
+            Self::DonationReceived
+            | Self::PaymentConfirmed
+            | Self::PaymentFailed
+            | Self::Refunded
+            | Self::DonorHistory => Audience::Donor,
             Self::DisputeOpened | Self::PaymentFlagged => Audience::Operators,
         }
     }
@@ -122,7 +129,7 @@ impl NoticeKind {
     pub fn is_for_phones(self) -> bool {
         match self {
             Self::PaymentConfirmed | Self::PaymentFailed | Self::Refunded => true,
-            Self::DonationReceived | Self::DisputeOpened | Self::PaymentFlagged => false,
+            Self::DonationReceived | Self::DonorHistory | Self::DisputeOpened | Self::PaymentFlagged => false,
         }
     }
 
@@ -134,6 +141,7 @@ impl NoticeKind {
             Self::PaymentConfirmed
             | Self::PaymentFailed
             | Self::Refunded
+            | Self::DonorHistory
             | Self::DisputeOpened
             | Self::PaymentFlagged => false,
         }
@@ -146,6 +154,7 @@ impl NoticeKind {
             Self::PaymentConfirmed => "PAYMENT_CONFIRMED",
             Self::PaymentFailed => "PAYMENT_FAILED",
             Self::Refunded => "REFUNDED",
+            Self::DonorHistory => "DONOR_HISTORY",
             Self::DisputeOpened => "DISPUTE_OPENED",
             Self::PaymentFlagged => "PAYMENT_FLAGGED",
         }

@@ -1,11 +1,17 @@
 //! What messages say to people: mails, and text messages that fit into one.
 //!
-//! Deliberately absent: HTML; a mail's HTML form is rendered from the same context where mails are made.
+//! A mail's words are parts (salutation, paragraphs, details), of which its text and its HTML are made alike, so that both
+//! tell the same. Whatever people typed is made one visible line first. Deliberately absent: how a mail looks.
+
+use time::{OffsetDateTime, UtcOffset};
 
 use super::{Audience, NoticeKind};
 
 /// A text message of one part has so many septets of GSM 03.38; a longer one is charged, and may arrive, as several.
 const SMS_MAX_SEPTETS: usize = 160;
+/// A subject has so many characters of a campaign's title: readers show no more, and a long one of four-byte
+/// characters would be too long for a header.
+const SUBJECT_TITLE_MAX_CHARS: usize = 80;
 
 /// What a message is made from, read at the time it is sent.
 #[derive(Clone)]
@@ -22,71 +28,102 @@ pub struct NoticeContext {
     pub donation_id: String,
     /// The payment's identifier at the provider.
     pub intent_id: Option<String>,
+    /// When it happened; of a receipt, when the money was captured. A duplicate tells the same time.
+    pub happened_at: OffsetDateTime,
     /// Whether it was sent before, and an operator sends it once more.
     pub is_duplicate: bool,
 }
 
-/// A message's words.
+/// A mail's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
     /// The subject line.
     pub subject: String,
-    /// The plain text.
-    pub text: String,
+    /// Of which message this is a duplicate, if it is one.
+    pub duplicate: Option<String>,
+    /// Whom it speaks to.
+    pub salutation: String,
+    /// What it says.
+    pub paragraphs: Vec<String>,
+    /// The facts, as a table: name and value.
+    pub details: Vec<(&'static str, String)>,
 }
 
 impl NoticeKind {
-    /// The words of this kind of message.
-    pub fn words(self, about: &NoticeContext) -> Words {
-        let NoticeContext { donor_name, campaign_title, amount, donation_id, .. } = about;
-        let receipt = about.receipt_number.map(receipt_label).unwrap_or_else(|| "pending".to_owned());
-        let intent = about.intent_id.as_deref().unwrap_or("unknown");
-        let (subject, body) = match self {
-            Self::DonationReceived => (
-                format!("We received your donation to {campaign_title}"),
-                format!(
-                    "thank you for giving {amount} to \"{campaign_title}\".\n\nWe will write again when the payment is confirmed."
-                ),
-            ),
-            Self::PaymentConfirmed => (
-                format!("Receipt {receipt}: your donation to {campaign_title}"),
-                format!(
-                    "your donation of {amount} to \"{campaign_title}\" has arrived. Thank you!\n\nReceipt number: {receipt}"
-                ),
-            ),
-            Self::PaymentFailed => (
-                format!("Your donation to {campaign_title} could not be charged"),
-                format!(
-                    "your payment of {amount} to \"{campaign_title}\" was declined. Nothing was charged; you can try again on the campaign's page."
-                ),
-            ),
-            Self::Refunded => (
-                format!("Refund of your donation to {campaign_title}"),
-                format!("{amount} of your donation to \"{campaign_title}\" is on its way back to you."),
-            ),
-            Self::DisputeOpened => (
-                format!("Dispute opened: {amount} for {campaign_title}"),
-                format!(
-                    "a dispute over {amount} was opened for a donation to \"{campaign_title}\" (provider's payment {intent}). Evidence is due in the provider's dashboard."
-                ),
-            ),
-            Self::PaymentFlagged => (
-                format!("Please look at a payment of {amount} for {campaign_title}"),
-                format!(
-                    "a payment of {amount} for \"{campaign_title}\" (provider's payment {intent}) needs a person: what the provider tells does not fit what was asked for. Its timeline has the reason."
-                ),
-            ),
+    /// The words of a mail of this kind. `charity` is who writes: it stands on the receipt.
+    pub fn words(self, about: &NoticeContext, charity: &str) -> Words {
+        let subject = self.subject(about);
+        let (duplicate, subject) = match (about.is_duplicate, self, about.receipt_number) {
+            (false, _, _) => (None, subject),
+            (true, Self::PaymentConfirmed, Some(number)) => {
+                let words = format!("Duplicate of receipt {}", receipt_label(number));
+                (Some(words.clone()), format!("{words}: your donation to {}", subject_title(about)))
+            }
+            (true, _, _) => {
+                (Some("Duplicate of a message that was sent before".to_owned()), format!("Duplicate: {subject}"))
+            }
         };
-        let (subject, note) = if about.is_duplicate {
-            (format!("Copy: {subject}"), "This is a copy of a message that was sent before.\n\n")
-        } else {
-            (subject, "")
-        };
-        let greeting = match self.audience() {
-            Audience::Donor => format!("Dear {donor_name},"),
+        let salutation = match self.audience() {
+            Audience::Donor => format!("Dear {},", visible(&about.donor_name)),
             Audience::Operators => "To the operators:".to_owned(),
         };
-        Words { subject, text: format!("{greeting}\n\n{note}{body}\n\nDonation: {donation_id}\n") }
+        Words {
+            subject,
+            duplicate,
+            salutation,
+            paragraphs: self.paragraphs(about),
+            details: details(self, about, charity),
+        }
+    }
+
+    fn subject(self, about: &NoticeContext) -> String {
+        let (title, amount) = (subject_title(about), &about.amount);
+        match self {
+            Self::DonationReceived => format!("We received your donation to {title}"),
+            Self::PaymentConfirmed => format!("Receipt {}: your donation to {title}", receipt(about)),
+            Self::PaymentFailed => format!("Your donation to {title} could not be charged"),
+            Self::Refunded => format!("Refund of your donation to {title}"),
+            Self::DonorHistory => "Your donations: the link that you asked for".to_owned(),
+            Self::DisputeOpened => format!("Dispute opened: {amount} for {title}"),
+            Self::PaymentFlagged => format!("Please look at a payment of {amount} for {title}"),
+        }
+    }
+
+    fn paragraphs(self, about: &NoticeContext) -> Vec<String> {
+        let (title, amount) = (visible(&about.campaign_title), &about.amount);
+        let texts = match self {
+            Self::DonationReceived => [
+                format!("thank you for giving {amount} to \u{201c}{title}\u{201d}."),
+                "We will write again when the payment is confirmed.".to_owned(),
+            ],
+            Self::PaymentConfirmed => [
+                format!("your donation of {amount} to \u{201c}{title}\u{201d} has arrived. Thank you!"),
+                "This is your receipt. Please keep it.".to_owned(),
+            ],
+            Self::PaymentFailed => [
+                format!("your payment of {amount} to \u{201c}{title}\u{201d} was declined."),
+                "Nothing was charged. You can try again on the campaign's page.".to_owned(),
+            ],
+            Self::Refunded => [
+                format!("{amount} of your donation to \u{201c}{title}\u{201d} is on its way back to you."),
+                "Your bank may take some days to show it.".to_owned(),
+            ],
+            Self::DonorHistory => [
+                "by the link below you see the donations that were made with this address. It works for one hour."
+                    .to_owned(),
+                "If you did not ask for it, ignore this mail: nobody else was sent the link.".to_owned(),
+            ],
+            Self::DisputeOpened => [
+                format!("a dispute over {amount} was opened for a donation to \u{201c}{title}\u{201d}."),
+                "Evidence is due in the provider's dashboard.".to_owned(),
+            ],
+            Self::PaymentFlagged => [
+                format!("a payment of {amount} for \u{201c}{title}\u{201d} needs a person."),
+                "What the provider tells does not fit what was asked for. The payment's timeline has the reason."
+                    .to_owned(),
+            ],
+        };
+        texts.into()
     }
 
     /// The text message of this kind: one part wherever the campaign's title allows it.
@@ -103,12 +140,71 @@ impl NoticeKind {
                 format!("{copy}Your donation of {amount}{title} could not be charged. Nothing was taken.")
             }
             Self::Refunded => format!("{copy}{amount} of your donation{title} is on its way back to you."),
+            Self::DonorHistory => format!("{copy}A link to your donations is in your mailbox."),
             Self::DisputeOpened => format!("{copy}A dispute over {amount} was opened{title}."),
             Self::PaymentFlagged => format!("{copy}Please look at a payment of {amount}{title}."),
         };
         let room = SMS_MAX_SEPTETS.saturating_sub(around("").chars().map(septets).sum());
         around(&titled(&about.campaign_title, room))
     }
+}
+
+/// The facts that a mail of this kind lists.
+fn details(kind: NoticeKind, about: &NoticeContext, charity: &str) -> Vec<(&'static str, String)> {
+    let happened = match kind {
+        NoticeKind::DonorHistory => return Vec::new(),
+        NoticeKind::PaymentConfirmed => "Received on",
+        NoticeKind::DonationReceived
+        | NoticeKind::PaymentFailed
+        | NoticeKind::Refunded
+        | NoticeKind::DisputeOpened
+        | NoticeKind::PaymentFlagged => "Date",
+    };
+    let mut details = Vec::new();
+    // Where money went back, the number says which receipt counts for less.
+    if matches!(kind, NoticeKind::PaymentConfirmed | NoticeKind::Refunded) {
+        details.push(("Receipt number", receipt(about)));
+    }
+    details.push(("Amount", about.amount.clone()));
+    details.push(("Campaign", visible(&about.campaign_title)));
+    details.push((happened, utc(about.happened_at)));
+    match kind.audience() {
+        Audience::Donor => details.push(("Charity", visible(charity))),
+        Audience::Operators => {
+            details.push(("Provider's payment", about.intent_id.clone().unwrap_or_else(|| "unknown".to_owned())));
+        }
+    }
+    details.push(("Donation", about.donation_id.clone()));
+    details
+}
+
+fn receipt(about: &NoticeContext) -> String {
+    about.receipt_number.map(receipt_label).unwrap_or_else(|| "pending".to_owned())
+}
+
+fn subject_title(about: &NoticeContext) -> String {
+    let title = visible(&about.campaign_title);
+    match title.char_indices().nth(SUBJECT_TITLE_MAX_CHARS) {
+        Some((end, _)) => format!("{}…", title[..end].trim_end()),
+        None => title,
+    }
+}
+
+/// `24 November 2026, 09:05 UTC`
+fn utc(at: OffsetDateTime) -> String {
+    let at = at.to_offset(UtcOffset::UTC);
+    format!("{} {} {}, {:02}:{:02} UTC", at.day(), at.month(), at.year(), at.hour(), at.minute())
+}
+
+/// What somebody typed, as one line that reads as it is written: white space of any kind becomes a space, and what is
+/// invisible or turns the direction of what follows (UAX #9) is left out.
+fn visible(text: &str) -> String {
+    let turns =
+        |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hides = |c: char| matches!(c, '\u{ad}' | '\u{200b}' | '\u{2060}' | '\u{feff}');
+    let spaced = text.chars().filter(|c| !turns(*c) && !hides(*c));
+    let spaced: String = spaced.map(|c| if c.is_control() || c.is_whitespace() { ' ' } else { c }).collect();
+    spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// ` to <title>`, shortened to `room` septets; nothing where one letter of it would turn the whole message into UCS-2,
@@ -166,18 +262,50 @@ mod tests {
             receipt_number: Some(42),
             donation_id: "d".to_owned(),
             intent_id: Some("pi_1".to_owned()),
+            happened_at: time::macros::datetime!(2026-11-24 10:05:09 +1),
             is_duplicate: false,
         }
     }
 
     #[test]
-    fn a_receipt_names_its_number_and_a_copy_says_that_it_is_one() {
-        let words = NoticeKind::PaymentConfirmed.words(&about("Wells"));
-        assert!(words.subject.starts_with("Receipt CF-000042"), "{words:?}");
-        assert!(words.text.contains("Receipt number: CF-000042") && !words.text.contains("copy"), "{words:?}");
-        let copy = NoticeKind::PaymentConfirmed.words(&NoticeContext { is_duplicate: true, ..about("Wells") });
-        assert!(copy.subject.starts_with("Copy: Receipt CF-000042"), "{copy:?}");
-        assert!(copy.text.contains("a copy of a message that was sent before"), "{copy:?}");
+    fn a_receipt_has_its_number_amount_date_and_charity_and_a_duplicate_says_of_what() {
+        let words = NoticeKind::PaymentConfirmed.words(&about("Wells"), "CareForAll");
+        assert_eq!(words.subject, "Receipt CF-000042: your donation to Wells");
+        assert_eq!(words.duplicate, None);
+        let details: Vec<String> = words.details.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let expected = [
+            "Receipt number: CF-000042",
+            "Amount: 25.00 EUR",
+            "Campaign: Wells",
+            "Received on: 24 November 2026, 09:05 UTC",
+            "Charity: CareForAll",
+            "Donation: d",
+        ];
+        assert_eq!(details, expected);
+        let again = NoticeContext { is_duplicate: true, ..about("Wells") };
+        let copy = NoticeKind::PaymentConfirmed.words(&again, "CareForAll");
+        assert_eq!(copy.subject, "Duplicate of receipt CF-000042: your donation to Wells");
+        assert_eq!(copy.duplicate.as_deref(), Some("Duplicate of receipt CF-000042"));
+        assert_eq!(copy.details, words.details);
+        let copy = NoticeKind::Refunded.words(&again, "CareForAll");
+        assert_eq!(copy.subject, "Duplicate: Refund of your donation to Wells");
+    }
+
+    #[test]
+    fn what_people_typed_is_one_visible_line() {
+        assert_eq!(visible(" a\r\nBcc:\u{2028}x\t\0b\u{202e}c\u{2066}\u{200b}d\u{85}"), "a Bcc: x bcd");
+        assert_eq!(visible("Zoë 👩\u{200d}🌾 नेपाल"), "Zoë 👩\u{200d}🌾 नेपाल");
+    }
+
+    #[test]
+    fn a_subject_stays_short_whatever_the_title() {
+        for kind in NoticeKind::ALL {
+            for is_duplicate in [false, true] {
+                let about = NoticeContext { is_duplicate, ..about(&"🙂".repeat(200)) };
+                let subject = kind.words(&about, "CareForAll").subject;
+                assert!(subject.len() < 500, "{subject}");
+            }
+        }
     }
 
     #[test]
@@ -188,7 +316,7 @@ mod tests {
                 let text = kind.text_message(&about(title));
                 let length: usize = text.chars().map(septets).sum();
                 assert!(text.chars().all(is_gsm) && length <= SMS_MAX_SEPTETS, "{length}: {text}");
-                assert!(text.contains("25.00 EUR"), "{text}");
+                assert!(text.contains("25.00 EUR") || !kind.is_for_phones(), "{text}");
             }
         }
         let text = NoticeKind::PaymentConfirmed.text_message(&about("Wells"));

@@ -263,6 +263,7 @@ fn letter(row: &Row) -> Result<Letter, StoreError> {
             receipt_number: row.get("receipt_number"),
             donation_id: present::<Uuid>(row, "donation_id")?.to_string(),
             intent_id: row.get("intent_id"),
+            happened_at: present(row, "happened_at")?,
             is_duplicate: row.get::<_, Option<Uuid>>("duplicate_of").is_some(),
         },
     })
