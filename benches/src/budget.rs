@@ -34,6 +34,13 @@ pub struct ActorCost {
     pub bytes: u64,
 }
 
+impl Cost {
+    /// Whether a call that costs so much is within it.
+    pub fn bears(&self, instructions: Option<u64>, nanoseconds: u64) -> bool {
+        instructions.is_none_or(|count| count <= self.instructions) && nanoseconds <= self.nanoseconds
+    }
+}
+
 impl Budget {
     /// The committed one.
     pub fn committed() -> Result<Self, String> {
@@ -53,6 +60,12 @@ mod tests {
         let budget = Budget::committed().unwrap();
         let named: BTreeSet<&str> = budget.hot.keys().map(String::as_str).collect();
         assert_eq!(named, CASES.iter().map(|case| case.name).collect());
-        assert!(budget.hot.values().all(|cost| cost.instructions > 0 && cost.nanoseconds > 0));
+    }
+
+    #[test]
+    fn a_call_is_beyond_its_budget_by_either_measure() {
+        let cost = Cost { instructions: 100, nanoseconds: 10 };
+        assert!(cost.bears(Some(100), 10) && cost.bears(None, 10));
+        assert!(!cost.bears(Some(101), 10) && !cost.bears(Some(100), 11) && !cost.bears(None, 11));
     }
 }
