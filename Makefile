@@ -1,6 +1,6 @@
 # The commands of this project. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint load bench stop-test-services
+.PHONY: help run build test lint load bench bench-hot bench-actors stop-test-services
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
@@ -27,6 +27,15 @@ load: loadtest ## load a server made for it, audit it, write target/load.html: t
 
 bench: loadtest ## compare our way with the usual one, pgbench and a bare handler
 	@./target/release/careforall-loadtest bench --json target/bench.json
+
+bench-hot: cargo ## hold the hot functions against benches/budget.toml: instructions (with valgrind) and nanoseconds
+	cargo build --release --locked -p careforall -p careforall-benches
+	@./target/release/careforall-benches hot
+
+bench-actors: cargo ## weigh 100,000 idle payment actors, let them retire, and do it again
+	@scripts/install-server-programs postgresql
+	cargo build --release --locked -p careforall -p careforall-benches
+	@./target/release/careforall-benches actors
 
 .PHONY: loadtest
 loadtest: cargo

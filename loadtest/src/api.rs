@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use crate::client::{Answer, request};
-use crate::recording::Outcome;
+use crate::recording::{Outcome, Refusal};
 
 /// The key that the sandbox takes.
 pub const SANDBOX_KEY: &str = "sk_test_sandbox";
@@ -68,6 +68,12 @@ pub fn poll(gift: &Gift, after_version: i64, wait_s: u64) -> Vec<u8> {
     request("GET", &path, &[("Authorization", &authorization)], None)
 }
 
+/// Looks at a donation once.
+pub fn show(gift: &Gift) -> Vec<u8> {
+    let authorization = format!("Bearer {}", gift.access_token);
+    request("GET", &format!("/api/v1/donations/{}", gift.id), &[("Authorization", &authorization)], None)
+}
+
 /// A campaign's totals, no older than `min_version`.
 pub fn totals(campaign: Uuid, min_version: i64) -> Vec<u8> {
     let path = match min_version {
@@ -86,7 +92,7 @@ pub fn webhook(signature: &str, body: &str) -> Vec<u8> {
 pub fn outcome(answer: &Answer<'_>, expected: u16) -> Outcome {
     match answer.status {
         status if status == expected => Outcome::Done,
-        429 | 503 => Outcome::Refused,
+        status @ (429 | 503) => Outcome::Refused(Refusal { status, retry_after: answer.retry_after }),
         status => Outcome::Failed(format!("status {status}: {}", detail(answer.text()))),
     }
 }
@@ -135,7 +141,8 @@ mod tests {
     fn a_busy_server_is_not_a_broken_one() {
         let answer = |status| Answer { status, retry_after: true, body: br#"{"detail":"too many"}"# };
         assert_eq!(outcome(&answer(201), 201), Outcome::Done);
-        assert_eq!(outcome(&answer(503), 201), Outcome::Refused);
+        let refusal = Refusal { status: 503, retry_after: true };
+        assert_eq!(outcome(&answer(503), 201), Outcome::Refused(refusal));
         assert_eq!(outcome(&answer(400), 201), Outcome::Failed("status 400: too many".to_owned()));
     }
 

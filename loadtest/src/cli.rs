@@ -143,9 +143,12 @@ struct Load {
     /// Campaigns that the load is spread over.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     campaigns: u16,
-    /// Ledger lines of totals-live.
+    /// Ledger lines of totals-live, donations of scale.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]
     lines: u64,
+    /// History rows of each donation of scale.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(4..=100))]
+    history: u64,
     /// Captures a second of totals-watch.
     #[arg(long, default_value_t = 200.0, value_parser = rate)]
     captures: f64,
@@ -213,6 +216,7 @@ impl Load {
             ramp: Duration::from_secs(self.ramp),
             patience: Duration::from_secs(self.patience),
             lines: self.lines,
+            history: self.history,
             captures: self.captures,
             campaigns: usize::from(self.campaigns),
             with_keys: self.keys,
@@ -292,6 +296,7 @@ fn everything(seconds: u64, lines: u64) -> Vec<Part> {
         ramp: Duration::from_secs(1),
         patience: Duration::from_secs(10),
         lines,
+        history: 10,
         captures: 200.0,
         campaigns: 20,
         with_keys: false,

@@ -226,11 +226,13 @@ async fn schedule<S: Scenario>(
                 slept = nap.sleep(ahead.max(NAP_MIN)) => slept.map_err(|error| error.to_string())?,
                 () = shared.stop.wished() => return Ok(()),
             }
+            tally.behind(intended);
         } else {
             at_once += 1;
             if at_once % PUSHED_AT_ONCE == 0 {
                 tally.waiting(queue.due.borrow().len());
                 tokio::task::yield_now().await;
+                tally.behind(intended);
                 if shared.stop.is_wished() {
                     return Ok(());
                 }

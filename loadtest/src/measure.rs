@@ -26,7 +26,8 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    /// Of what was recorded, in microseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile);
         Self { p50_us: at(0.5), p95_us: at(0.95), p99_us: at(0.99), p999_us: at(0.999), max_us: histogram.max() }
     }
@@ -79,6 +80,12 @@ pub struct Measure {
     pub per_second: f64,
     /// Refused with 503 or 429.
     pub refused: u64,
+    /// Of those, with 429.
+    pub limited: u64,
+    /// Of those, without `Retry-After`.
+    pub unexplained: u64,
+    /// How long refusals took, from when the request was due.
+    pub refusal: Latency,
     /// Failed otherwise.
     pub failed: u64,
     /// Answers that must never be given.
@@ -104,6 +111,26 @@ impl Measure {
     pub fn is_overloaded(&self) -> bool {
         self.unsent > 0
     }
+
+    /// What was not done, in words; nothing where all was.
+    pub fn undone(&self) -> Vec<String> {
+        let refused = match self.unexplained {
+            0 => format!("refused (p99 {})", milliseconds(self.refusal.p99_us)),
+            some => {
+                format!("refused (p99 {}; {} WITHOUT Retry-After)", milliseconds(self.refusal.p99_us), thousands(some))
+            }
+        };
+        [
+            (self.refused, &*refused),
+            (self.failed, "FAILED"),
+            (self.wrong, "WRONG"),
+            (self.unsent, "unsent: beyond capacity, latencies are lower bounds"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", thousands(count)))
+        .collect()
+    }
 }
 
 /// A run of one scenario.
@@ -117,6 +144,26 @@ pub struct Run {
     pub notes: Vec<String>,
     /// What must not be: the whole command fails.
     pub faults: Vec<String>,
+    /// The server's resident memory before and at most, in KiB, where it is ours.
+    pub memory_kib: Option<(u64, u64)>,
+    /// How late the schedule itself was: so much of a latency may be the generator's own.
+    pub behind: Latency,
+}
+
+impl Run {
+    /// For load that stays below capacity: there a request that fails, other than by a refusal, is a fault of the server.
+    pub fn must_not_fail(mut self, scenario: &str) -> Self {
+        let failed: u64 = self.measures.iter().map(|measure| measure.failed).sum();
+        if failed > 0 {
+            self.faults.push(format!("{scenario}: {} requests failed", thousands(failed)));
+        }
+        self
+    }
+
+    /// Done a second, of all kinds.
+    pub fn per_second(&self) -> f64 {
+        self.measures.iter().map(|measure| measure.per_second).sum()
+    }
 }
 
 /// The figures of a recording; kinds of which there was nothing are left out.
@@ -137,7 +184,7 @@ pub fn measures(scenario: &str, plan: &Plan, recording: &Recording, promise: imp
     let complaints = recording.complaints.iter().map(|(text, count)| (text.clone(), *count)).collect();
     let wrong: u64 = recording.series.iter().map(|series| series.wrong).sum();
     let faults = if wrong > 0 { vec![format!("{scenario}: {wrong} wrong answers")] } else { Vec::new() };
-    Run { measures, complaints, notes: Vec::new(), faults }
+    Run { measures, complaints, faults, behind: Latency::of(&recording.behind), ..Run::default() }
 }
 
 fn measure(scenario: &str, plan: &Plan, recording: &Recording, series: &Series, seconds: f64) -> Measure {
@@ -155,6 +202,9 @@ fn measure(scenario: &str, plan: &Plan, recording: &Recording, series: &Series, 
         done: series.done,
         per_second: if seconds > 0.0 { series.throughput as f64 / seconds } else { 0.0 },
         refused: series.refused,
+        limited: series.limited,
+        unexplained: series.unexplained,
+        refusal: Latency::of(&series.refusal),
         failed: series.failed,
         wrong: series.wrong,
         unsent: 0,

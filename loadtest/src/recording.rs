@@ -31,12 +31,21 @@ const LATE: Duration = Duration::from_millis(10);
 pub enum Outcome {
     /// As it should.
     Done,
-    /// The server was too busy and said so (503 or 429).
-    Refused,
+    /// The server was too busy and said so.
+    Refused(Refusal),
     /// Otherwise: no answer, or another status than expected.
     Failed(String),
     /// An answer that must never be given: the run fails.
     Wrong(String),
+}
+
+/// How a server says that it is too busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 503, or 429 where it is the client who asks too often.
+    pub status: u16,
+    /// Whether it said when to come again.
+    pub retry_after: bool,
 }
 
 /// Counts and latencies of one kind of request.
@@ -52,6 +61,12 @@ pub struct Series {
     pub throughput: u64,
     /// Refused in the measured time.
     pub refused: u64,
+    /// Of those, with 429.
+    pub limited: u64,
+    /// Of those, without `Retry-After`.
+    pub unexplained: u64,
+    /// How long a refusal took, from when the request was due, in microseconds: a server that is too busy says so at once.
+    pub refusal: Histogram<u64>,
     /// Failed in the measured time.
     pub failed: u64,
     /// Wrong, at any time.
@@ -76,8 +91,9 @@ fn histogram(digits: u8) -> Histogram<u64> {
 
 impl Series {
     fn new(name: &'static str) -> Self {
-        let (done, throughput, refused, failed, wrong) = (0, 0, 0, 0, 0);
-        Self { name, latency: histogram(DIGITS), done, throughput, refused, failed, wrong, slices: Vec::new() }
+        let (latency, refusal, slices) = (histogram(DIGITS), histogram(DIGITS), Vec::new());
+        let (done, throughput, refused, limited, unexplained, failed, wrong) = (0, 0, 0, 0, 0, 0, 0);
+        Self { name, latency, done, throughput, refused, limited, unexplained, refusal, failed, wrong, slices }
     }
 
     fn slice(&mut self, at: usize) -> &mut Slice {
@@ -92,6 +108,9 @@ impl Series {
         self.done += other.done;
         self.throughput += other.throughput;
         self.refused += other.refused;
+        self.limited += other.limited;
+        self.unexplained += other.unexplained;
+        let _ = self.refusal.add(&other.refusal);
         self.failed += other.failed;
         self.wrong += other.wrong;
         for (at, slice) in other.slices.iter().enumerate() {
@@ -138,6 +157,8 @@ pub struct Recording {
     pub unsent: u64,
     /// Sent more than 10 ms after they were due, in the measured time.
     pub late: u64,
+    /// How late the schedule itself was, in microseconds: so much of a latency may be the generator's own.
+    pub behind: Histogram<u64>,
     /// What was said of failures, with how often.
     pub complaints: BTreeMap<String, u64>,
     /// How wide a slice is.
@@ -161,6 +182,7 @@ struct Kept {
     series: Vec<Series>,
     unsent: u64,
     late: u64,
+    behind: Histogram<u64>,
     complaints: BTreeMap<String, u64>,
     glance: Glance,
 }
@@ -170,7 +192,8 @@ impl Tally {
     pub fn new(plan: &Plan, started: Instant, series: &[&'static str]) -> Self {
         let series = series.iter().map(|name| Series::new(name)).collect();
         let slice = Duration::from_secs((plan.whole().as_secs() / SLICES).max(1));
-        let kept = Kept { series, unsent: 0, late: 0, complaints: BTreeMap::new(), glance: Glance::new() };
+        let (behind, complaints, glance) = (histogram(SLICE_DIGITS), BTreeMap::new(), Glance::new());
+        let kept = Kept { series, unsent: 0, late: 0, behind, complaints, glance };
         Self { started, measured_from: plan.measured_from(), ends: plan.whole(), slice, kept: Mutex::new(kept) }
     }
 
@@ -188,6 +211,14 @@ impl Tally {
         kept.glance.in_flight += 1;
         if self.is_measured(intended) && intended.elapsed() > LATE {
             kept.late += 1;
+        }
+    }
+
+    /// The schedule hands out a request that was due at `intended` only now.
+    pub fn behind(&self, intended: Instant) {
+        if self.is_measured(intended) {
+            let late = u64::try_from(intended.elapsed().as_micros()).unwrap_or(u64::MAX).clamp(1, LONGEST_US);
+            let _ = self.kept().behind.record(late); // clamped to what it holds
         }
     }
 
@@ -217,10 +248,15 @@ impl Tally {
                     let _ = series.latency.record(latency);
                 }
             }
-            Outcome::Refused => {
+            Outcome::Refused(refusal) => {
                 glance.undone += 1;
                 series.slice(at).undone += 1;
                 series.refused += counted;
+                series.limited += counted * u64::from(refusal.status == 429);
+                series.unexplained += counted * u64::from(!refusal.retry_after);
+                if is_measured {
+                    let _ = series.refusal.record(latency);
+                }
             }
             Outcome::Failed(complaint) => {
                 glance.undone += 1;
@@ -269,6 +305,7 @@ pub fn whole(tallies: &[std::sync::Arc<Tally>], plan: &Plan) -> Recording {
         series: Vec::new(),
         unsent: 0,
         late: 0,
+        behind: histogram(SLICE_DIGITS),
         complaints: BTreeMap::new(),
         slice: Duration::from_secs(1),
         measured: Duration::ZERO,
@@ -282,6 +319,7 @@ pub fn whole(tallies: &[std::sync::Arc<Tally>], plan: &Plan) -> Recording {
         all.measured = tally.started.elapsed().saturating_sub(plan.measured_from()).min(plan.duration);
         all.unsent += kept.unsent;
         all.late += kept.late;
+        let _ = all.behind.add(&kept.behind); // the same bounds: it fits
         for (mine, theirs) in all.series.iter_mut().zip(&kept.series) {
             mine.add(theirs);
         }
@@ -339,12 +377,15 @@ mod tests {
         let tallies: Vec<Arc<Tally>> = (0..2).map(|_| Arc::new(Tally::new(&plan(), started, &["a", "b"]))).collect();
         tokio::time::advance(Duration::from_secs(4)).await;
         for (at, tally) in tallies.iter().enumerate() {
-            tally.record(1, Instant::now(), Outcome::Refused);
+            let refusal = Refusal { status: 503 - 74 * u16::from(at == 1), retry_after: at == 1 };
+            tally.record(1, Instant::now() - Duration::from_millis(2), Outcome::Refused(refusal));
             tally.record(0, Instant::now(), Outcome::Wrong("it went back".to_owned()));
             (0..100).for_each(|n| tally.record(0, Instant::now(), Outcome::Failed(format!("{at} {n}"))));
         }
         let all = whole(&tallies, &plan());
         assert_eq!((all.series[1].refused, all.series[0].failed, all.series[0].wrong), (2, 200, 2));
+        assert_eq!((all.series[1].limited, all.series[1].unexplained), (1, 1));
+        assert!((1900..=2100).contains(&all.series[1].refusal.max()), "{}", all.series[1].refusal.max());
         assert!(all.complaints.len() <= COMPLAINTS + 1, "{}", all.complaints.len());
         assert_eq!(all.complaints.values().sum::<u64>(), 202);
     }

@@ -60,6 +60,39 @@ fn a_donation_that_is_lost_behind_the_programs_back_makes_the_run_fail_and_is_na
 }
 
 #[test]
+fn every_hot_path_is_set_beside_itself_on_a_full_database_and_what_fills_it_stands_up_to_the_audit() {
+    let mut command = on_a_server(&["run", "scale", "--lines", "300", "--history", "6"]);
+    let output = command.args(SHORT).output().unwrap();
+    let said = told(&output);
+    assert!(output.status.success(), "{said}");
+    for path in
+        ["create", "new webhook", "duplicate webhook", "donation", "wall", "timeline", "payments", "outbox poll"]
+    {
+        let line = said.lines().find(|line| line.trim_start().starts_with(path) && line.contains(" → "));
+        assert!(line.is_some_and(|line| line.contains('×')), "{path}: {said}");
+    }
+    for sentence in ["filled with 300 captured payments", "6 history rows each", "indexes that nobody read: "] {
+        assert!(said.contains(sentence), "{sentence}: {said}");
+    }
+    assert!(said.contains("verify: no difference"), "{said}");
+}
+
+#[test]
+fn a_flooded_server_loses_nothing_and_what_the_generator_did_not_send_is_told_apart() {
+    let mut command = on_a_server(&["run", "overload", "--duration", "3", "--campaigns", "2"]);
+    let output = command.output().unwrap();
+    let said = told(&output);
+    // How it fared is for whoever measures; what it acknowledged is there, and everybody was answered.
+    for sentence in ["acknowledged donations: all there", "acknowledged webhooks: all there", "verify: no difference"] {
+        assert!(said.contains(sentence), "{sentence}: {said}");
+    }
+    for sentence in ["capacity: ", "counts for nobody", "the server's memory: ", "the generator's own schedule"] {
+        assert!(said.contains(sentence), "{sentence}: {said}");
+    }
+    assert!(!said.contains("LOST") && !said.contains("WRONG"), "{said}");
+}
+
+#[test]
 fn ctrl_c_ends_the_load_and_what_was_acknowledged_is_audited_and_reported() {
     let mut command = on_a_server(&["run", "lifecycle", "--rate", "20", "--duration", "600"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
+use time::OffsetDateTime;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::AppState;
@@ -71,7 +72,7 @@ pub async fn create(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, Problem> {
     let key = claimed_key(&request, "donor", &body.raw)?;
-    let donation = body.value.check(&state)?;
+    let donation = body.value.check(state.clock.now())?;
     let payment = first_state(&donation, traceparent(&request));
     let creation = Creation {
         fact: Fact::of(&payment, &payment, FactKind::DonationCreated, donation.created_at, payment.traceparent.clone()),
@@ -100,7 +101,8 @@ pub async fn create(
 }
 
 impl DonationRequest {
-    fn check(self, state: &AppState) -> Result<NewDonation, Problem> {
+    /// The donation that is asked for, made at `now`; otherwise every field that is at fault.
+    pub fn check(self, now: OffsetDateTime) -> Result<NewDonation, Problem> {
         let mut errors = Vec::new();
         let currency = Currency::parse(&self.currency);
         match currency {
@@ -112,7 +114,6 @@ impl DonationRequest {
         let phone = self.donor.phone.and_then(|phone| checked(&mut errors, "/donor/phone", donor::phone(&phone)));
         let message =
             self.message.and_then(|text| checked(&mut errors, "/message", donor::paragraph(&text, MESSAGE_MAX_CHARS)));
-        let now = state.clock.now();
         match (currency, name, email) {
             (Some(currency), Some(name), Some(email)) if errors.is_empty() => Ok(NewDonation {
                 id: DonationId::at(now),

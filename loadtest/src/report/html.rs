@@ -94,16 +94,6 @@ fn row(measure: &Measure) -> String {
         Some(_) => " class=\"bad\"",
         None => "",
     };
-    let undone: Vec<String> = [
-        (measure.refused, "refused"),
-        (measure.failed, "failed"),
-        (measure.wrong, "wrong"),
-        (measure.unsent, "unsent (beyond capacity: latencies are lower bounds)"),
-    ]
-    .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!("{} {what}", thousands(count)))
-    .collect();
     format!(
         "<tr><td>{}</td><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{}</td><td>{p50}</td><td{class}>{p95}</td>\
          <td>{p99}</td><td>{p999}</td><td>{max}</td><td>{}</td><td>{}</td><td class=\"l bad\">{}</td></tr>",
@@ -113,7 +103,7 @@ fn row(measure: &Measure) -> String {
         thousands(measure.per_second.round() as u64),
         promised(measure.promise.picture_p95_ms),
         promised(measure.promise.ours_p95_ms),
-        undone.join(", "),
+        measure.undone().join(", "),
     )
 }
 

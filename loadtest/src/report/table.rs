@@ -1,7 +1,5 @@
 //! The report for the terminal.
 
-use std::fmt::Write;
-
 use super::Report;
 use super::picture::PICTURE;
 use crate::measure::{Measure, Run, milliseconds, thousands};
@@ -45,21 +43,11 @@ fn row(measure: &Measure) -> String {
     let promised = |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms} ms"));
     let (picture, ours) = (promised(measure.promise.picture_p95_ms), promised(measure.promise.ours_p95_ms));
     let rate = thousands(measure.per_second.round() as u64);
-    let mut row = format!(
+    let row = format!(
         "{:<18} {:<24} {:>27} {rate:>10} {p50:>9} {p95:>9} {p99:>9} {p999:>9} {max:>9}  {picture:>9} {ours:>9}",
         measure.scenario, measure.what, measure.manner
     );
-    for (count, what) in [
-        (measure.refused, "refused"),
-        (measure.failed, "FAILED"),
-        (measure.wrong, "WRONG"),
-        (measure.unsent, "unsent: beyond capacity, latencies are lower bounds"),
-    ] {
-        if count > 0 {
-            let _ = write!(row, "  {} {what}", thousands(count));
-        }
-    }
-    row
+    measure.undone().into_iter().fold(row, |row, undone| row + "  " + &undone)
 }
 
 fn notes(run: &Run) -> Vec<String> {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::create::Payable;
 use super::totals::{Reads, answers, promise, run_cold, shares};
 use super::webhooks::{Event, payables};
 use super::{Bounds, Kind, Session};
@@ -33,10 +34,10 @@ const MEMORY_READERS: usize = 64;
 pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
     let name = Kind::TotalsLive.name();
     let config = session.target.database.as_ref().ok_or("totals-live needs the database: give --database-url")?;
-    let mut client = connect(config).await?;
+    let client = connect(config).await?;
     let campaign = session.campaigns(1).await?[0];
-    let template = captured(session, bounds).await?;
-    let filled = fill(&mut client, template, &[campaign], bounds.lines, &session.stop).await?;
+    let template = captured(session, bounds, name).await?.payment;
+    let filled = fill(config, template, &[campaign], bounds.lines, &session.stop).await?;
     let before = answers(session).await?;
     let mut run = Run::default();
     run.notes.push(filled);
@@ -63,15 +64,14 @@ pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
 }
 
 /// A payment that went the whole road, in a campaign of its own.
-async fn captured(session: &Session, bounds: &Bounds) -> Result<Uuid, String> {
+pub async fn captured(session: &Session, bounds: &Bounds, name: &str) -> Result<Payable, String> {
     let one = Bounds { campaigns: 1, ..*bounds };
-    let payable = payables(session, &one, Kind::TotalsLive.name(), 1).await?;
+    let payable = payables(session, &one, name, 1).await?;
     let payable = payable.into_iter().next().ok_or("the sandbox did not answer in time")?;
-    let payment = payable.payment;
     let mut wire = Wire::new(session.first(), bounds.patience);
-    let event = Event::of(&session.books, payable);
+    let event = Event::of(&session.books, payable.clone());
     let posted = event.post(&session.target.webhook_secret, &session.books, &mut wire).await;
-    posted.map(|_| payment).map_err(|outcome| format!("the payment to clone: {outcome:?}"))
+    posted.map(|_| payable).map_err(|outcome| format!("the payment to clone: {outcome:?}"))
 }
 
 /// Measures one level. Answers of another one are shown beside it: by its time to live memory asks below now and then.

@@ -149,7 +149,7 @@ async fn run_shares(
     });
     let mut run = session.load(kind.name(), bounds.plan(kind), &scenario, promise).await?;
     run.notes.push(shares(session, before).await?);
-    Ok(run)
+    Ok(run.must_not_fail(kind.name()))
 }
 
 /// Runs everything at once.

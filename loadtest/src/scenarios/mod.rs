@@ -4,6 +4,8 @@ pub mod create;
 pub mod levels;
 pub mod lifecycle;
 pub mod mixed;
+pub mod overload;
+pub mod scale;
 pub mod storm;
 pub mod totals;
 pub mod watch;
@@ -61,6 +63,10 @@ pub enum Kind {
     Storm,
     /// All of it at once.
     Mixed,
+    /// Every hot path on an empty database and on a full one, side by side.
+    Scale,
+    /// Ten times what the server can do, and what became of it afterwards.
+    Overload,
 }
 
 impl Kind {
@@ -78,6 +84,8 @@ impl Kind {
             Self::Viral => "viral",
             Self::Storm => "storm",
             Self::Mixed => "mixed",
+            Self::Scale => "scale",
+            Self::Overload => "overload",
         }
     }
 
@@ -88,7 +96,8 @@ impl Kind {
             Self::WebhooksNew => 2000.0,
             Self::WebhooksDuplicate | Self::TotalsHot => 10_000.0,
             Self::TotalsCold => 2000.0,
-            Self::TotalsLive => 0.0, // its parts ask without pause
+            // Their parts have paces of their own.
+            Self::TotalsLive | Self::Scale | Self::Overload => 0.0,
             Self::TotalsWatch => 5000.0,
             Self::Lifecycle | Self::Storm => 200.0,
             Self::Viral | Self::Mixed => 1000.0,
@@ -115,8 +124,10 @@ pub struct Bounds {
     pub ramp: Duration,
     /// No request waits longer.
     pub patience: Duration,
-    /// Ledger lines of `totals-live`.
+    /// Ledger lines of `totals-live`, donations of `scale`.
     pub lines: u64,
+    /// History rows of each donation of `scale`.
+    pub history: u64,
     /// Captures a second of `totals-watch`.
     pub captures: f64,
     /// Campaigns that load is spread over.
@@ -153,18 +164,12 @@ impl Bounds {
         let warm_up = Duration::from_millis(500).min(duration);
         Plan { pace: Pace::Closed, connections, duration, warm_up, ramp: zero, ..self.plan(Kind::TotalsHot) }
     }
+}
 
-    /// Enough for every request of `plan` that needs something prepared.
-    pub fn needed(&self, plan: &Plan) -> u64 {
-        match plan.pace {
-            Pace::Open { rate } => {
-                let full = plan.warm_up + plan.duration;
-                (rate * (plan.ramp.as_secs_f64() / 2.0 + full.as_secs_f64())).ceil() as u64 + 1
-            }
-            // Nobody knows how fast it will be; more than this would be a long preparation.
-            Pace::Closed => 20_000,
-        }
-    }
+/// Enough for every request of `plan` that needs something prepared, at `rate` a second.
+pub fn needed(plan: &Plan, rate: f64) -> u64 {
+    let full = plan.warm_up + plan.duration;
+    (rate * (plan.ramp.as_secs_f64() / 2.0 + full.as_secs_f64())).ceil() as u64 + 1
 }
 
 /// What the scenarios of one command share.
@@ -251,6 +256,7 @@ impl Session {
         let mut run = measures(name, &plan, &recording, promise);
         let peak_kib = peak_kib.load(Ordering::Relaxed);
         if peak_kib > 0 {
+            run.memory_kib = Some((before_kib, peak_kib));
             run.notes.push(format!(
                 "the server's memory: {} MiB before, {} MiB at most",
                 before_kib / 1024,
@@ -318,5 +324,7 @@ pub async fn run(kind: Kind, session: &Session, bounds: &Bounds) -> Result<Run, 
         Kind::Viral => mixed::run_viral(session, bounds).await,
         Kind::Storm => storm::run(session, bounds).await,
         Kind::Mixed => mixed::run(session, bounds).await,
+        Kind::Scale => scale::run(session, bounds).await,
+        Kind::Overload => overload::run(session, bounds).await,
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::create::Payable;
 use super::totals::{answers, shares};
 use super::webhooks::{Event, payables_of};
-use super::{Bounds, Kind, Session};
+use super::{Bounds, Kind, Session, needed};
 use crate::api::{self, number};
 use crate::audit::{Sum, full_sums};
 use crate::books::Books;
@@ -122,7 +122,7 @@ pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
     };
     let pace = Pace::Open { rate: reads + bounds.captures };
     let plan = Plan { pace, ..Bounds { closed: None, ..*bounds }.plan(Kind::TotalsWatch) };
-    let count = bounds.needed(&Plan { pace: Pace::Open { rate: bounds.captures }, ..plan }) + 1;
+    let count = needed(&plan, bounds.captures) + 1;
     let campaign = session.campaigns(1).await?[0];
     let payables = payables_of(session, bounds, name, count, vec![campaign]).await?;
     let before = answers(session).await?;

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::create::{Create, Payable};
-use super::{Bounds, Kind, Session};
+use super::{Bounds, Kind, Session, needed};
 use crate::api::{self, number, text};
 use crate::books::{Books, Heard};
 use crate::client::Wire;
 use crate::clock::unix_seconds;
 use crate::engine::{Scenario, Turn};
-use crate::measure::{Promise, Run};
+use crate::measure::{Promise, Run, thousands};
 use crate::plan::{Pace, Plan};
 use crate::recording::Outcome;
 use crate::stripe::{SIGNATURE_LASTS_S, event_id, sign, succeeded};
@@ -29,6 +32,11 @@ pub const PROMISE_DUPLICATE: Promise = Promise {
     picture_per_second: Some(500.0),
     ours_per_second: Some(30_000.0),
 };
+/// Before a run without pause so many are sent, to see how many it will use up; more than so many are never prepared.
+const PILOT: u64 = 2000;
+const PREPARED_MAX: u64 = 400_000;
+/// The pilot's connections are cold: so much more is prepared than it used.
+const MARGIN: f64 = 1.6;
 /// So many events are repeated.
 const REPEATED: u64 = 200;
 
@@ -57,8 +65,16 @@ impl Event {
         Ok(api::webhook(&sign(secret, &self.body)?, &self.body))
     }
 
-    /// Sends it for the first time; writes down what is acknowledged.
+    /// Sends it for the first time; writes down what is acknowledged. The payment's version, which it must have moved.
     pub async fn post(&self, secret: &str, books: &Books, wire: &mut Wire) -> Result<i64, Outcome> {
+        match self.tell(secret, books, wire).await? {
+            (verdict, version) if verdict == "applied" => Ok(version),
+            (verdict, _) => Err(Outcome::Wrong(format!("a new event was called {verdict}"))),
+        }
+    }
+
+    /// The same, whatever the verdict on it is: that, and the payment's version.
+    pub async fn tell(&self, secret: &str, books: &Books, wire: &mut Wire) -> Result<(String, i64), Outcome> {
         let bytes = self.request(secret).map_err(Outcome::Failed)?;
         let answer = wire.call(&bytes).await.map_err(|error| Outcome::Failed(error.to_string()))?;
         match api::outcome(&answer, 200) {
@@ -67,13 +83,8 @@ impl Event {
         }
         let body = answer.text();
         let verdict = text(body, "\"verdict\":\"").unwrap_or_default();
-        let is_applied = verdict == "applied";
-        books.hear(Heard { event: self.number, payment: self.payable.payment, is_applied });
-        if is_applied {
-            Ok(number(body, "\"version\":").unwrap_or_default())
-        } else {
-            Err(Outcome::Wrong(format!("a new event was called {verdict}")))
-        }
+        books.hear(Heard { event: self.number, payment: self.payable.payment, is_applied: verdict == "applied" });
+        Ok((verdict.to_owned(), number(body, "\"version\":").unwrap_or_default()))
     }
 }
 
@@ -121,19 +132,49 @@ pub async fn payables_of(
     Ok(create.take_payables())
 }
 
+/// New webhooks, one for each of these payments.
+pub fn new_ones(session: &Session, payables: Vec<Payable>) -> Arc<impl Scenario> {
+    let secret = session.target.webhook_secret.clone();
+    Arc::new(New { payables, books: Arc::clone(&session.books), secret })
+}
+
 /// Runs new webhooks.
 pub async fn run_new(session: &Session, bounds: &Bounds) -> Result<Run, String> {
     let name = Kind::WebhooksNew.name();
     let plan = bounds.plan(Kind::WebhooksNew);
-    let payables = payables(session, bounds, name, bounds.needed(&plan)).await?;
-    let count = u64::try_from(payables.len()).unwrap_or(u64::MAX);
+    let count = match plan.pace {
+        Pace::Open { rate } => needed(&plan, rate),
+        Pace::Closed => used_up(session, bounds, &plan).await?,
+    };
+    let payables = payables(session, bounds, name, count).await?;
+    let count = payables.len() as u64;
     let plan = match plan.pace {
         Pace::Closed => Plan { count: Some(count), ..plan },
         Pace::Open { .. } => plan,
     };
-    let secret = session.target.webhook_secret.clone();
-    let scenario = Arc::new(New { payables, books: Arc::clone(&session.books), secret });
-    session.load(name, plan, &scenario, |_| PROMISE_NEW).await
+    let began = Instant::now();
+    let mut run = session.load(name, plan, &new_ones(session, payables), |_| PROMISE_NEW).await?;
+    if plan.pace == Pace::Closed && began.elapsed() < plan.whole() && !session.stop.is_wished() {
+        run.notes.push(format!(
+            "all {} payments that were prepared were used up after {:.1} s",
+            thousands(count),
+            began.elapsed().as_secs_f64()
+        ));
+    }
+    Ok(run)
+}
+
+/// How many payments a run without pause will use up, as a short one shows.
+async fn used_up(session: &Session, bounds: &Bounds, plan: &Plan) -> Result<u64, String> {
+    let name = Kind::WebhooksNew.name();
+    let payables = payables(session, bounds, name, PILOT).await?;
+    let count = payables.len() as u64;
+    let zero = Duration::ZERO;
+    let pilot = Plan { count: Some(count), ramp: zero, warm_up: zero, ..*plan };
+    let began = Instant::now();
+    session.load(&format!("{name}: pilot"), pilot, &new_ones(session, payables), |_| PROMISE_NEW).await?;
+    let rate = count as f64 / began.elapsed().as_secs_f64();
+    Ok((needed(plan, rate * MARGIN) + rate.ceil() as u64).clamp(PILOT, PREPARED_MAX))
 }
 
 /// The same webhooks again.
@@ -192,9 +233,8 @@ pub async fn repeat(wire: &mut Wire, bytes: &[u8]) -> Outcome {
     }
 }
 
-/// Runs duplicates.
-pub async fn run_duplicate(session: &Session, bounds: &Bounds) -> Result<Run, String> {
-    let name = Kind::WebhooksDuplicate.name();
+/// Events that were handled, to be sent again.
+pub async fn handled(session: &Session, bounds: &Bounds, name: &str) -> Result<Duplicate, String> {
     let mut wire = Wire::new(session.first(), bounds.patience);
     let mut events = Vec::new();
     let secret = session.target.webhook_secret.clone();
@@ -205,6 +245,12 @@ pub async fn run_duplicate(session: &Session, bounds: &Bounds) -> Result<Run, St
         }
         events.push(event);
     }
-    let scenario = Arc::new(Duplicate { events: Arc::new(events), secret });
+    Ok(Duplicate { events: Arc::new(events), secret })
+}
+
+/// Runs duplicates.
+pub async fn run_duplicate(session: &Session, bounds: &Bounds) -> Result<Run, String> {
+    let name = Kind::WebhooksDuplicate.name();
+    let scenario = Arc::new(handled(session, bounds, name).await?);
     session.load(name, bounds.plan(Kind::WebhooksDuplicate), &scenario, |_| PROMISE_DUPLICATE).await
 }
