@@ -84,6 +84,8 @@ pub struct AppState {
     pub clock: Clock,
     /// When the outbox was last measured for the metrics.
     pub outbox_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    /// The same of payments that the provider has not answered about.
+    pub unknown_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Set when the process is about to end.
     pub draining: Arc<AtomicBool>,
 }

@@ -14,6 +14,8 @@ use crate::gateways::breaker::BreakerState;
 use crate::metrics::METRICS;
 
 const MEASURE_PAUSE: Duration = Duration::from_secs(1);
+/// What is told in hours need not be read in seconds: the statement looks at every open payment.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Serialize)]
 struct Readiness {
@@ -72,11 +74,15 @@ pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
 
 /// `GET /metrics`
 pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
-    let (used, size) = state.store.pools.usage();
-    METRICS.pool_used.set(i64::try_from(used).unwrap_or(i64::MAX));
-    METRICS.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+    for usage in state.store.pools.usage() {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        METRICS.pool_used.with_label_values(&[usage.pool]).set(gauge(usage.used));
+        METRICS.pool_size.with_label_values(&[usage.pool]).set(gauge(usage.size));
+        METRICS.pool_waiting.with_label_values(&[usage.pool]).set(gauge(usage.waiting));
+    }
     METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
     measure_outbox(&state).await;
+    measure_unknown(&state).await;
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
 }
 
@@ -92,5 +98,18 @@ async fn measure_outbox(state: &AppState) {
         METRICS.outbox_dead.set(outbox.dead);
         let age = outbox.oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
         METRICS.outbox_oldest_seconds.set(age);
+    }
+}
+
+/// How long the provider has kept us in the dark about a payment.
+async fn measure_unknown(state: &AppState) {
+    let Ok(mut measured) = state.unknown_measured.try_lock() else { return };
+    if measured.is_some_and(|at| at.elapsed() < UNKNOWN_PAUSE) {
+        return;
+    }
+    if let Ok(oldest) = state.store.oldest_unknown_payment().await {
+        *measured = Some(Instant::now());
+        let age = oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
+        METRICS.payments_unknown_oldest_seconds.set(age);
     }
 }
