@@ -1,6 +1,6 @@
 //! Programs of others that some tests need: nginx, promtool, shellcheck, pg_dump, initdb.
 //!
-//! `make test` installs them. Where one is missing its tests say so and pass, unless `CAREFORALL_TEST_TOOLS=required`.
+//! `make test` installs them. Where one is missing its tests say so and pass, unless `TEST_TOOLS=required`.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     let places = std::env::split_paths(&path).chain(MORE_PLACES.map(PathBuf::from)).chain(postgres_places());
     let found = places.map(|place| place.join(name)).find(|file| file.is_file());
     if found.is_none() {
-        let required = std::env::var("CAREFORALL_TEST_TOOLS").is_ok_and(|value| value == "required");
+        let required = std::env::var("TEST_TOOLS").is_ok_and(|value| value == "required");
         assert!(!required, "{name} is missing: run scripts/install-server-programs");
         eprintln!("SKIPPED: {name} is missing; `make test` installs it");
     }
