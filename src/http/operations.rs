@@ -43,10 +43,9 @@ pub async fn live() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "status": "live" }))
 }
 
-/// `GET /health/ready`: each dependency, and what is degraded. 503 without Postgres, and once the process drains.
-pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
-    let database = state.store.ping().await.is_ok();
-    let mut checks = vec![check("postgres", database, "truth")];
+/// Each dependency, Postgres first.
+async fn dependencies(state: &AppState) -> Vec<Check> {
+    let mut checks = vec![check("postgres", state.store.ping().await.is_ok(), "truth")];
     checks.push(match state.cache.ping().await {
         None => Check { name: "redis", status: "absent", mode: Some("level 1 is skipped") },
         Some(up) => check("redis", up, "redis"),
@@ -62,6 +61,13 @@ pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
     });
     let stripe = state.stripe.breaker_state() != BreakerState::Open;
     checks.push(check("stripe", stripe, "circuit breaker"));
+    checks
+}
+
+/// `GET /health/ready`: each dependency, and what is degraded. 503 without Postgres, and once the process drains.
+pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
+    let checks = dependencies(&state).await;
+    let database = checks.iter().any(|check| check.name == "postgres" && check.status == "up");
     let draining = state.draining.load(Ordering::Acquire);
     let status = match (database && !draining, checks.iter().any(|check| check.status == "down")) {
         (false, _) => "unavailable",
@@ -81,6 +87,8 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
         METRICS.pool_waiting.with_label_values(&[usage.pool]).set(gauge(usage.waiting));
     }
     METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
+    // Or the metric would be as old as the last question about readiness, which nobody may ask.
+    dependencies(&state).await;
     measure_outbox(&state).await;
     measure_unknown(&state).await;
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
