@@ -1,6 +1,5 @@
 //! Backup and restore as an operator does them: `deploy/backup/backup` under load, `deploy/backup/restore` elsewhere.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::crowd::{books_hold, completed};
 use crate::support::services::{create_database, wait_until};
-use crate::support::tools::{ROOT, tool};
+use crate::support::tools::{ROOT, free_port, tool};
 use crate::support::{DEADLINE, Setup, TestApp, text};
 
 /// A directory of backups, and one of node_exporter.
@@ -68,7 +67,7 @@ impl Cluster {
     async fn start() -> Option<Self> {
         let initdb = std::fs::canonicalize(tool("initdb")?).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let cluster = Self { directory, bin: initdb.parent().unwrap().to_owned(), port };
         if rustix::process::geteuid().is_root() {
             let output = Command::new("chown").arg("postgres").arg(cluster.directory.path()).output().unwrap();

@@ -1,12 +1,11 @@
 //! Debian's nginx with `deploy/nginx/nginx.conf` in front of several replicas, on a port of its own.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::DEADLINE;
 use super::services::wait_until;
-use super::tools::{ROOT, tool};
+use super::tools::{ROOT, free_port, tool};
 
 /// A running gateway. It ends with its value.
 pub struct Gateway {
@@ -21,15 +20,20 @@ impl Gateway {
     pub async fn start(replicas: &[&str]) -> Option<Self> {
         let nginx = tool("nginx")?;
         let directory = tempfile::tempdir().expect("a directory");
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port();
+        let port = free_port();
         let config = write_config(directory.path(), port, replicas);
         let mut command = Command::new(&nginx);
         command.args(["-e", "stderr", "-g", "daemon off;", "-c"]).arg(config).arg("-p").arg(directory.path());
-        let log = std::fs::File::create(directory.path().join("error.log")).expect("a log");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("nginx starts");
-        let gateway = Self { url: format!("http://127.0.0.1:{port}"), directory, child };
-        wait_until("the gateway answers", DEADLINE, async || {
-            reqwest::get(format!("{}/health/live", gateway.url)).await.is_ok_and(|answer| answer.status().is_success())
+        let log = directory.path().join("error.log");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).expect("a log"));
+        let child = command.spawn().expect("nginx starts");
+        let mut gateway = Self { url: format!("http://127.0.0.1:{port}"), directory, child };
+        let (url, http) = (format!("{}/health/live", gateway.url), reqwest::Client::new());
+        wait_until("the gateway answers", DEADLINE, || {
+            let ended = gateway.child.try_wait().expect("its state");
+            assert!(ended.is_none(), "nginx ended: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            let request = http.get(&url).timeout(DEADLINE / 10);
+            async { request.send().await.is_ok_and(|answer| answer.status().is_success()) }
         })
         .await;
         Some(gateway)

@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 /// The repository.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -29,6 +31,14 @@ fn postgres_places() -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     places.sort();
     places.into_iter().rev().collect()
+}
+
+/// A port that nobody listens on, below those that the system hands out by itself: with so many connections around, one of
+/// those would be taken again before the program that is to have it starts.
+pub fn free_port() -> u16 {
+    std::iter::repeat_with(|| 20_000 + u16::try_from(Uuid::new_v4().as_u128() % 12_000).expect("it is small"))
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("it goes on until there is one")
 }
 
 /// The text of a file of the repository.
