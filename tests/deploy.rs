@@ -114,8 +114,8 @@ fn every_alert_has_its_section_in_the_runbook_and_is_tried() {
         assert_eq!(rules.matches(&link).count(), 1, "{alert} must link to its own section");
         let tried: Vec<&str> = tests.split(&format!("alertname: {alert}\n")).skip(1).collect();
         let fires = |after: &&str| after.trim_start().starts_with("exp_alerts:\n");
-        assert!(tried.iter().any(|after| fires(after)), "{alert} never fires in a test");
-        assert!(!tried.iter().all(|after| fires(after)), "{alert} is never quiet in a test");
+        assert!(tried.iter().any(fires), "{alert} never fires in a test");
+        assert!(!tried.iter().all(fires), "{alert} is never quiet in a test");
     }
 }
 
