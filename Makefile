@@ -1,6 +1,6 @@
 # The commands of this project. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint load bench bench-hot bench-actors stop-test-services
+.PHONY: help run up build test lint load bench bench-hot bench-actors check-dashboards stop-test-services
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
@@ -10,13 +10,22 @@ run: ## install what is missing, build, and start with a seeded campaign; Ctrl-C
 	@$(MAKE) --no-print-directory build
 	@exec ./target/release/careforall serve --seed
 
+up: cargo ## three replicas behind nginx on port 8000, with Prometheus on 9090; Ctrl-C ends them
+	@scripts/install-server-programs postgresql redis rabbitmq nginx prometheus
+	@$(MAKE) --no-print-directory build
+	@exec scripts/up
+
 build: cargo ## build the release binary: target/release/careforall
 	cargo build --release --locked
 
 test: cargo ## find or start PostgreSQL, Redis and RabbitMQ, then check format, lints and tests
 	@scripts/install-server-programs postgresql redis rabbitmq
-	@scripts/install-server-programs venv || true
+	@for it in venv nginx prometheus shellcheck; do scripts/install-server-programs $$it || true; done
 	@scripts/test
+
+check-dashboards: ## ask every panel's query of a Prometheus that watches a real run, and print the table
+	@scripts/install-server-programs postgresql redis rabbitmq prometheus
+	@scripts/check-dashboards
 
 lint: cargo ## check format and lints
 	cargo fmt --all --check

@@ -279,6 +279,7 @@ impl App {
             limits: Limits::new(config.rate_limit, config.trusted_proxies.clone()),
             clock: clock.clone(),
             outbox_measured: tokio::sync::Mutex::default(),
+            unknown_measured: tokio::sync::Mutex::default(),
             draining: Arc::clone(&draining),
         });
         let (server, running) = serve(listener, state, sandbox.clone())?;

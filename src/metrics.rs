@@ -3,6 +3,7 @@
 //! Labels take their values from closed sets (route patterns, states, verdicts), so that their number is bounded.
 //! Deliberately absent: identifiers, addresses and anything else of donors.
 
+use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use prometheus::{
@@ -16,12 +17,35 @@ const SECONDS: &[f64] =
 /// Rows in one commit.
 const BATCH: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// Whoever is woken by the first of a kind needs a zero before it: Prometheus sees no increase in a series that begins.
+const VERDICTS: &[&str] = &["applied", "duplicate", "stale", "rejected", "parked", "ignored"];
+const SIGNATURE_FAULTS: &[&str] = &[
+    "header_too_long",
+    "missing_timestamp",
+    "invalid_timestamp",
+    "no_signature",
+    "too_many_signatures",
+    "mismatch",
+    "too_old",
+];
+const CONSUMERS: &[&str] = &["totals", "notifications", "audit"];
+
 /// All metrics of this process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// What is exported under one name, for those who hold dashboards and alert rules against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// As in a query; a histogram's series add `_bucket`, `_sum` and `_count` to it.
+    pub name: String,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+}
 
 /// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
+    definitions: Vec<Definition>,
     /// Requests by route pattern, method and status.
     pub http_requests: IntCounterVec,
     /// How long requests took, by route pattern and method.
@@ -42,6 +66,10 @@ pub struct Metrics {
     pub captured_minor: IntCounterVec,
     /// Refunded money in minor units, by currency.
     pub refunded_minor: IntCounterVec,
+    /// Disputes that withhold money, as they are opened or grow.
+    pub disputes_opened: IntCounter,
+    /// Age in seconds of the oldest payment of which nobody knows whether the provider has it.
+    pub payments_unknown_oldest_seconds: IntGauge,
     /// Answers of the totals, by level.
     pub totals_answers: IntCounterVec,
     /// Totals that are computed for everybody who asked at the same time.
@@ -99,10 +127,12 @@ pub struct Metrics {
     pub payment_actor_restarts: IntCounter,
     /// Payment actors that retired.
     pub payment_actor_retirements: IntCounter,
-    /// Connections to Postgres in use.
-    pub pool_used: IntGauge,
-    /// Connections to Postgres at most.
-    pub pool_size: IntGauge,
+    /// Connections to Postgres in use, by pool.
+    pub pool_used: IntGaugeVec,
+    /// Connections to Postgres at most, by pool.
+    pub pool_size: IntGaugeVec,
+    /// Work that waits for a connection, by pool.
+    pub pool_waiting: IntGaugeVec,
     /// Calls to Stripe, by operation and outcome.
     pub stripe_calls: IntCounterVec,
     /// How long calls to Stripe took.
@@ -119,11 +149,21 @@ fn checked<T>(metric: Result<T, prometheus::Error>) -> T {
     metric.expect("metric definitions are constant and valid")
 }
 
-struct Definer(Registry);
+#[derive(Default)]
+struct Definer {
+    registry: Registry,
+    definitions: RefCell<Vec<Definition>>,
+}
 
 impl Definer {
     fn add<T: prometheus::core::Collector + Clone + 'static>(&self, metric: T) -> T {
-        checked(self.0.register(Box::new(metric.clone())));
+        checked(self.registry.register(Box::new(metric.clone())));
+        self.definitions.borrow_mut().extend(
+            metric
+                .desc()
+                .into_iter()
+                .map(|desc| Definition { name: desc.fq_name.clone(), labels: desc.variable_labels.clone() }),
+        );
         metric
     }
 
@@ -156,8 +196,8 @@ impl Definer {
 
 impl Metrics {
     fn new() -> Self {
-        let define = Definer(Registry::new());
-        Self {
+        let define = Definer::default();
+        let metrics = Self {
             http_requests: define.counters("http_requests_total", "Requests", &["route", "method", "status"]),
             http_seconds: define.histograms(
                 "http_request_seconds",
@@ -181,6 +221,11 @@ impl Metrics {
             payments_flagged: define.counter("payments_flagged_total", "Payments flagged for a person to look at"),
             captured_minor: define.counters("captured_minor_total", "Captured money in minor units", &["currency"]),
             refunded_minor: define.counters("refunded_minor_total", "Refunded money in minor units", &["currency"]),
+            disputes_opened: define.counter("disputes_opened_total", "Disputes that withhold money"),
+            payments_unknown_oldest_seconds: define.gauge(
+                "payments_unknown_oldest_seconds",
+                "Age of the oldest payment of which nobody knows whether the provider has it",
+            ),
             totals_answers: define.counters("totals_answers_total", "Answers of the totals by level", &["source"]),
             totals_shared_reads: define.counter("totals_shared_reads_total", "Readers that shared another's read"),
             totals_refreshes: define.counters("totals_refreshes_total", "Refreshes of the view", &["outcome"]),
@@ -234,14 +279,35 @@ impl Metrics {
             payment_actors: define.gauge("payment_actors", "Live payment actors"),
             payment_actor_restarts: define.counter("payment_actor_restarts_total", "Payment actors revived"),
             payment_actor_retirements: define.counter("payment_actor_retirements_total", "Payment actors retired"),
-            pool_used: define.gauge("pool_used_connections", "Connections to Postgres in use"),
-            pool_size: define.gauge("pool_size_connections", "Connections to Postgres at most"),
+            pool_used: define.gauges("pool_used_connections", "Connections to Postgres in use", &["pool"]),
+            pool_size: define.gauges("pool_size_connections", "Connections to Postgres at most", &["pool"]),
+            pool_waiting: define.gauges("pool_waiting", "Work that waits for a connection", &["pool"]),
             stripe_calls: define.counters("stripe_calls_total", "Calls to Stripe", &["operation", "outcome"]),
             stripe_seconds: define.histogram("stripe_call_seconds", "Duration of calls to Stripe in seconds"),
             stripe_circuit_open: define.gauge("stripe_circuit_open", "1 while the circuit to Stripe is open"),
             dependency_up: define.gauges("dependency_up", "1 for a dependency that answers", &["dependency"]),
-            registry: define.0,
+            registry: define.registry,
+            definitions: define.definitions.into_inner(),
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    fn begin_at_zero(&self) {
+        for verdict in VERDICTS {
+            self.webhook_verdicts.with_label_values(&[*verdict]);
         }
+        for reason in SIGNATURE_FAULTS {
+            self.webhook_signature_failures.with_label_values(&[*reason]);
+        }
+        for consumer in CONSUMERS {
+            self.consumer_events.with_label_values(&[*consumer, "dead_lettered"]);
+        }
+    }
+
+    /// Every name that is exported, whether or not anything was counted under it yet.
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
     }
 
     /// All metrics in Prometheus' text format.

@@ -7,9 +7,12 @@
 mod support;
 
 mod access;
+mod backup;
 mod bad_input;
 mod crash;
+mod deploy;
 mod explain;
+mod gateway;
 mod letters;
 mod life;
 mod live_totals;

@@ -122,6 +122,8 @@ pub struct AppState {
     pub clock: Clock,
     /// When outbox and messages were last measured for the metrics.
     pub outbox_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    /// The same of payments that the provider has not answered about.
+    pub unknown_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Set when the process is about to end.
     pub draining: Arc<AtomicBool>,
 }

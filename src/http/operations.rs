@@ -15,6 +15,8 @@ use crate::gateways::breaker::BreakerState;
 use crate::metrics::METRICS;
 
 const MEASURE_PAUSE: Duration = Duration::from_secs(1);
+/// What is told in hours need not be read in seconds: the statement looks at every open payment.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Serialize)]
 struct Readiness {
@@ -42,10 +44,9 @@ pub async fn live() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "status": "live" }))
 }
 
-/// `GET /health/ready`: each dependency, and what is degraded. 503 without Postgres, and once the process drains.
-pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
-    let database = state.store.ping().await.is_ok();
-    let mut checks = vec![check("postgres", database, "truth")];
+/// Each dependency, Postgres first.
+async fn dependencies(state: &AppState) -> Vec<Check> {
+    let mut checks = vec![check("postgres", state.store.ping().await.is_ok(), "truth")];
     checks.push(match state.cache.ping().await {
         None => Check { name: "redis", status: "absent", mode: Some("level 1 is skipped") },
         Some(up) => check("redis", up, "redis"),
@@ -69,6 +70,13 @@ pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
     });
     // Each endpoint has a breaker of its own; one partner that is away does not degrade us.
     checks.push(Check { name: "webhooks", status: "up", mode: Some(state.channels.webhooks) });
+    checks
+}
+
+/// `GET /health/ready`: each dependency, and what is degraded. 503 without Postgres, and once the process drains.
+pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
+    let checks = dependencies(&state).await;
+    let database = checks.iter().any(|check| check.name == "postgres" && check.status == "up");
     let draining = state.draining.load(Ordering::Acquire);
     let status = match (database && !draining, checks.iter().any(|check| check.status == "down")) {
         (false, _) => "unavailable",
@@ -81,11 +89,17 @@ pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
 
 /// `GET /metrics`
 pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
-    let (used, size) = state.store.pools.usage();
-    METRICS.pool_used.set(i64::try_from(used).unwrap_or(i64::MAX));
-    METRICS.pool_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+    for usage in state.store.pools.usage() {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        METRICS.pool_used.with_label_values(&[usage.pool]).set(gauge(usage.used));
+        METRICS.pool_size.with_label_values(&[usage.pool]).set(gauge(usage.size));
+        METRICS.pool_waiting.with_label_values(&[usage.pool]).set(gauge(usage.waiting));
+    }
     METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
+    // Or the metric would be as old as the last question about readiness, which nobody may ask.
+    dependencies(&state).await;
     measure_queues(&state).await;
+    measure_unknown(&state).await;
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
 }
 
@@ -113,5 +127,18 @@ async fn measure_queues(state: &AppState) {
             METRICS.notifications_dead.with_label_values(labels).set(it.dead);
             METRICS.notifications_unknown.with_label_values(labels).set(it.unknown);
         }
+    }
+}
+
+/// How long the provider has kept us in the dark about a payment.
+async fn measure_unknown(state: &AppState) {
+    let Ok(mut measured) = state.unknown_measured.try_lock() else { return };
+    if measured.is_some_and(|at| at.elapsed() < UNKNOWN_PAUSE) {
+        return;
+    }
+    if let Ok(oldest) = state.store.oldest_unknown_payment().await {
+        *measured = Some(Instant::now());
+        let age = oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
+        METRICS.payments_unknown_oldest_seconds.set(age);
     }
 }

@@ -16,6 +16,7 @@ const LOAD: &str = include_str!("../../sql/queries/payments/load_payment.sql");
 const FIND_BY_INTENT: &str = include_str!("../../sql/queries/payments/find_by_intent.sql");
 const LIST: &str = include_str!("../../sql/queries/payments/list_payments.sql");
 const TIMELINE: &str = include_str!("../../sql/queries/payments/load_timeline.sql");
+const OLDEST_UNKNOWN: &str = include_str!("../../sql/queries/payments/find_oldest_unknown.sql");
 const CLAIM_CHECKS: &str = include_str!("../../sql/queries/payments/claim_due_checks.sql");
 
 const TABLE: &str = "payments.payment_transactions";
@@ -120,6 +121,13 @@ impl Store {
         let client = self.pools.reader().await?;
         let rows = query(&client, CLAIM_CHECKS, &[&now, &lease_s, &limit]).await?;
         Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+    }
+
+    /// When the oldest payment was made of which nobody knows whether the provider has it; `None` where there is none.
+    pub async fn oldest_unknown_payment(&self) -> Result<Option<OffsetDateTime>, StoreError> {
+        let client = self.pools.reader().await?;
+        let row = query_opt(&client, OLDEST_UNKNOWN, &[]).await?;
+        Ok(row.and_then(|row| row.get("oldest")))
     }
 }
 

@@ -38,6 +38,19 @@ pub struct Pools {
     writers: Pool,
 }
 
+/// How one pool is used at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// `readers` or `writers`.
+    pub pool: &'static str,
+    /// Connections in use.
+    pub used: usize,
+    /// Connections at most.
+    pub size: usize,
+    /// Work that waits for a connection.
+    pub waiting: usize,
+}
+
 impl Pools {
     /// Pools that connect when they are first used.
     pub fn new(mut config: Config) -> Result<Self, StoreError> {
@@ -73,11 +86,13 @@ impl Pools {
         Ok(self.writers.get().await?)
     }
 
-    /// Connections in use and at most, of readers and writers together.
-    pub fn usage(&self) -> (usize, usize) {
-        let (readers, writers) = (self.readers.status(), self.writers.status());
-        let used = |status: &deadpool_postgres::Status| status.size - status.available;
-        (used(&readers) + used(&writers), readers.max_size + writers.max_size)
+    /// How the two pools are used: one may be exhausted while the other is idle.
+    pub fn usage(&self) -> [PoolUsage; 2] {
+        [("readers", &self.readers), ("writers", &self.writers)].map(|(pool, it)| {
+            let status = it.status();
+            let used = status.size.saturating_sub(status.available);
+            PoolUsage { pool, used, size: status.max_size, waiting: status.waiting }
+        })
     }
 
     /// Closes all connections.

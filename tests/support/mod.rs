@@ -13,10 +13,12 @@
 
 pub mod broker;
 pub mod crowd;
+pub mod gateway;
 pub mod post;
 pub mod proxy;
 pub mod redis;
 pub mod services;
+pub mod tools;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

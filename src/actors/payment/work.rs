@@ -310,6 +310,9 @@ fn count(before: &Payment, after: &Payment, steps: &[crate::domain::payment::cha
     METRICS.captured_minor.with_label_values(&currency).inc_by(captured);
     let refunded = u64::try_from(after.refunded_minor() - before.refunded_minor()).unwrap_or(0);
     METRICS.refunded_minor.with_label_values(&currency).inc_by(refunded);
+    if after.disputed_minor() > before.disputed_minor() {
+        METRICS.disputes_opened.inc();
+    }
     if flagged {
         METRICS.payments_flagged.inc();
         tracing::warn!(payment = %after.id, flag = after.flag.as_deref(), "a payment is flagged for a person to look at");

@@ -1,0 +1,70 @@
+//! Debian's nginx with `deploy/nginx/nginx.conf` in front of several replicas, on a port of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::DEADLINE;
+use super::services::wait_until;
+use super::tools::{ROOT, free_port, tool};
+
+/// A running gateway. It ends with its value.
+pub struct Gateway {
+    /// Where it listens: `http://127.0.0.1:<port>`.
+    pub url: String,
+    directory: tempfile::TempDir,
+    child: Child,
+}
+
+impl Gateway {
+    /// Starts one in front of `replicas`, each as `host:port`; `None`, with a line that says so, where there is no nginx.
+    pub async fn start(replicas: &[&str]) -> Option<Self> {
+        let nginx = tool("nginx")?;
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_port();
+        let config = write_config(directory.path(), port, replicas);
+        let mut command = Command::new(&nginx);
+        command.args(["-e", "stderr", "-g", "daemon off;", "-c"]).arg(config).arg("-p").arg(directory.path());
+        let log = directory.path().join("error.log");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).expect("a log"));
+        let child = command.spawn().expect("nginx starts");
+        let mut gateway = Self { url: format!("http://127.0.0.1:{port}"), directory, child };
+        let (url, http) = (format!("{}/health/live", gateway.url), reqwest::Client::new());
+        wait_until("the gateway answers", DEADLINE, || {
+            let ended = gateway.child.try_wait().expect("its state");
+            assert!(ended.is_none(), "nginx ended: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            let request = http.get(&url).timeout(DEADLINE / 10);
+            async { request.send().await.is_ok_and(|answer| answer.status().is_success()) }
+        })
+        .await;
+        Some(gateway)
+    }
+
+    /// What it wrote of requests.
+    pub fn access_log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("access.log")).expect("a log")
+    }
+
+    /// What nginx itself says of its configuration.
+    pub fn check(directory: &Path) -> Option<std::process::Output> {
+        let nginx = tool("nginx")?;
+        let config = write_config(directory, 8000, &["127.0.0.1:8081"]);
+        let mut command = Command::new(nginx);
+        Some(command.args(["-t", "-e", "stderr", "-c"]).arg(config).output().expect("nginx runs"))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // In order, so that its workers end with it.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+fn write_config(directory: &Path, port: u16, replicas: &[&str]) -> PathBuf {
+    let mut command = Command::new(Path::new(ROOT).join("scripts/gateway-config"));
+    let output = command.arg(directory).arg(port.to_string()).args(replicas).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("a path").trim().into()
+}
