@@ -1,7 +1,6 @@
 //! Other people's machines: Stripe, mail, text messages, webhooks of partners, RabbitMQ.
 
 pub mod breaker;
-pub mod breakers;
 pub mod broker;
 pub mod callback;
 pub mod delivery;
