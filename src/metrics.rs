@@ -26,6 +26,8 @@ pub struct Metrics {
     pub http_requests: IntCounterVec,
     /// How long requests took, by route pattern and method.
     pub http_seconds: HistogramVec,
+    /// Requests that are being answered.
+    pub http_in_flight: IntGauge,
     /// Webhooks by verdict.
     pub webhook_verdicts: IntCounterVec,
     /// Webhooks with a bad signature, by reason.
@@ -68,6 +70,8 @@ pub struct Metrics {
     pub outbox_oldest_seconds: IntGauge,
     /// Events handed to the bus, by outcome.
     pub outbox_publishes: IntCounterVec,
+    /// Spans by what became of them.
+    pub trace_spans: IntCounterVec,
     /// Events that consumers took, by consumer and outcome.
     pub consumer_events: IntCounterVec,
     /// Attempts to deliver messages, by channel and outcome.
@@ -163,6 +167,7 @@ impl Metrics {
                 SECONDS,
                 &["route", "method"],
             ),
+            http_in_flight: define.gauge("http_requests_in_flight", "Requests that are being answered"),
             webhook_verdicts: define.counters("webhook_events_total", "Webhooks by verdict", &["verdict"]),
             webhook_signature_failures: define.counters(
                 "webhook_signature_failures_total",
@@ -192,6 +197,7 @@ impl Metrics {
             outbox_dead: define.gauge("outbox_dead", "Events that are set aside"),
             outbox_oldest_seconds: define.gauge("outbox_oldest_seconds", "Age of the oldest waiting event"),
             outbox_publishes: define.counters("outbox_publishes_total", "Events handed to the bus", &["outcome"]),
+            trace_spans: define.counters("trace_spans_total", "Spans by what became of them", &["outcome"]),
             consumer_events: define.counters(
                 "consumer_events_total",
                 "Events that consumers took",

@@ -98,6 +98,8 @@ impl Setup {
         set("CAREFORALL_PREFIX", self.prefix.clone().into());
         set("DATABASE_URL", self.database.url().into());
         set("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET.into());
+        // No gateway stands before it that would have to notice.
+        set("CAREFORALL_DRAIN_WAIT_S", "0".into());
         set("RUST_LOG", "info".into());
         env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.into())));
         env
