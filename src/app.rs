@@ -318,8 +318,9 @@ impl App {
     /// From here on `/health/ready` says 503 and every answer closes its connection, so that gateways and clients go
     /// elsewhere while all is still served.
     pub fn announce_end(&self) {
-        self.draining.store(true, Ordering::Release);
-        tracing::info!("draining");
+        if !self.draining.swap(true, Ordering::AcqRel) {
+            tracing::info!("draining");
+        }
     }
 
     /// Ends in reverse: no new requests, then those under way, then consumers, then the last facts, then the database.
@@ -336,6 +337,13 @@ impl App {
         let cut_off = METRICS.http_in_flight.get();
         if cut_off > 0 {
             tracing::warn!(cut_off, "requests were cut off; what they had begun is finished after the next start");
+        }
+        let unopened = METRICS.payment_openings.get();
+        if unopened > 0 {
+            tracing::warn!(
+                unopened,
+                "payments were being opened still; their due checks open them after the next start"
+            );
         }
         watchdog.enter("consumers");
         if let Some(bridge) = &self.bridge {
