@@ -338,13 +338,6 @@ impl App {
         if cut_off > 0 {
             tracing::warn!(cut_off, "requests were cut off; what they had begun is finished after the next start");
         }
-        let unopened = METRICS.payment_openings.get();
-        if unopened > 0 {
-            tracing::warn!(
-                unopened,
-                "payments were being opened still; their due checks open them after the next start"
-            );
-        }
         watchdog.enter("consumers");
         if let Some(bridge) = &self.bridge {
             let _ = bridge.send(Close).await;
@@ -355,6 +348,10 @@ impl App {
         watchdog.enter("messages");
         if !matches!(last_deliveries.await, Ok(Ok(_))) {
             tracing::warn!("messages were being sent still; they go out again after the next start");
+        }
+        let calls = METRICS.stripe_in_flight.get();
+        if calls > 0 {
+            tracing::warn!(calls, "the provider was being asked still; due checks ask it again after the next start");
         }
         watchdog.enter("the sandbox");
         if let Some(sandbox) = &self.sandbox {

@@ -105,6 +105,8 @@ pub struct Metrics {
     pub pool_used: IntGauge,
     /// Connections to Postgres at most.
     pub pool_size: IntGauge,
+    /// Calls to Stripe that are under way.
+    pub stripe_in_flight: IntGauge,
     /// Calls to Stripe, by operation and outcome.
     pub stripe_calls: IntCounterVec,
     /// How long calls to Stripe took.
@@ -239,6 +241,7 @@ impl Metrics {
             payment_actor_retirements: define.counter("payment_actor_retirements_total", "Payment actors retired"),
             pool_used: define.gauge("pool_used_connections", "Connections to Postgres in use"),
             pool_size: define.gauge("pool_size_connections", "Connections to Postgres at most"),
+            stripe_in_flight: define.gauge("stripe_calls_in_flight", "Calls to Stripe that are under way"),
             stripe_calls: define.counters("stripe_calls_total", "Calls to Stripe", &["operation", "outcome"]),
             stripe_seconds: define.histogram("stripe_call_seconds", "Duration of calls to Stripe in seconds"),
             stripe_circuit_open: define.gauge("stripe_circuit_open", "1 while the circuit to Stripe is open"),

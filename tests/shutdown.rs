@@ -117,7 +117,7 @@ async fn a_provider_that_hangs_does_not_hold_up_the_end() {
     let (status, _) = read(app.donation(&campaign, 2500)).await;
     assert_eq!(status, StatusCode::CREATED);
     let _held = stripe.accept().await.unwrap();
-    ends_saying(app, "payments were being opened still").await;
+    ends_saying(app, "the provider was being asked still").await;
 }
 
 #[tokio::test]

@@ -163,7 +163,9 @@ fn parse(delivery: &Delivery, name: &str) -> Option<Fact> {
     serde_json::from_slice(&delivery.body)
         .map(|fact: Fact| Fact { traceparent: travelled(delivery, fact.traceparent), ..fact })
         .inspect_err(|error| {
-            tracing::error!(%error, queue = name, message = ?delivery.message_id, "not a fact; it becomes a dead letter");
+            // Its words would repeat what is in the message, which may be anything.
+            let (kind, column, message) = (error.classify(), error.column(), delivery.message_id);
+            tracing::error!(?kind, column, queue = name, message_id = ?message, "not a fact; it becomes a dead letter");
         })
         .ok()
 }

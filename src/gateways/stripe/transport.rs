@@ -66,6 +66,7 @@ impl Transport {
     /// Sends a call and gives its answer's bytes.
     pub async fn send(&self, call: &Call) -> Result<Vec<u8>, GatewayError> {
         let began = Instant::now();
+        let _under_way = UnderWay::begin();
         let mut span = self.span(call);
         let answer = span.around(self.send_until_settled(call)).await;
         let outcome = answer.as_ref().map_or_else(GatewayError::label, |_| "answered");
@@ -155,6 +156,22 @@ impl Transport {
             Some(key) => request.header("idempotency-key", key),
             None => request,
         }
+    }
+}
+
+/// A call under way, until it is dropped: its caller may go away in the middle.
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> Self {
+        METRICS.stripe_in_flight.inc();
+        Self
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        METRICS.stripe_in_flight.dec();
     }
 }
 
