@@ -1,5 +1,7 @@
 //! The composition root: store → gateways → actors, bottom up → HTTP; shutdown in reverse.
 
+pub mod ending;
+
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +16,7 @@ use actix_web::{App as WebApp, HttpServer, web};
 use rand::RngCore;
 use time::OffsetDateTime;
 
+use self::ending::{LAST_DELIVERIES, LAST_ROUND, Watchdog, drain_s};
 use crate::actors::audit::Audit;
 use crate::actors::bridge::{Bridge, Close, News, Road};
 use crate::actors::committer::{Committer, DonationMoved, WakeAfterCommit};
@@ -44,6 +47,7 @@ use crate::http::openings::Openings;
 use crate::http::problem::no_such_route;
 use crate::http::streams::Streams;
 use crate::http::{AppState, Channels, configure};
+use crate::metrics::METRICS;
 use crate::sandbox::{Sandbox, SandboxError, SandboxSettings};
 use crate::store::cache::Cache;
 use crate::store::embedded::{Embedded, EmbeddedError, EmbeddedSettings};
@@ -53,12 +57,6 @@ use crate::store::{Store, StoreError};
 
 /// New versions of donations that a slow listener may lag behind before it has to look for itself.
 const NEWS: usize = 4096;
-/// Requests that are under way get this long at shutdown.
-const DRAIN_S: u64 = 20;
-/// What is committed gets this long to reach the bus at shutdown; the rest goes out after the next start.
-const LAST_ROUND: Duration = Duration::from_secs(2);
-/// Messages that are being sent get this long at shutdown, from its beginning: what is cut off may arrive twice.
-const LAST_DELIVERIES: Duration = Duration::from_secs(20);
 /// Expired keys are forgotten this often, so many at a time.
 const PURGE: Duration = Duration::from_secs(30);
 const PURGE_BATCH: i64 = 5000;
@@ -282,7 +280,7 @@ impl App {
             unknown_measured: tokio::sync::Mutex::default(),
             draining: Arc::clone(&draining),
         });
-        let (server, running) = serve(listener, state, sandbox.clone())?;
+        let (server, running) = serve(listener, state, sandbox.clone(), config.drain_wait)?;
         if let Some(sandbox) = &sandbox {
             sandbox.start_deliveries(format!("{own_url}/webhooks/stripe"));
         }
@@ -324,10 +322,18 @@ impl App {
         }
     }
 
+    /// From here on `/health/ready` says 503 and every answer closes its connection, so that gateways and clients go
+    /// elsewhere while all is still served.
+    pub fn announce_end(&self) {
+        if !self.draining.swap(true, Ordering::AcqRel) {
+            tracing::info!("draining");
+        }
+    }
+
     /// Ends in reverse: no new requests, then those under way, then consumers, then the last facts, then the database.
-    pub async fn stop(self) {
-        self.draining.store(true, Ordering::Release);
-        tracing::info!("draining");
+    pub async fn stop(self, watchdog: &Watchdog) {
+        self.announce_end();
+        watchdog.enter("requests");
         // Streams would hold the server up for all of its patience.
         let _ = self.totals.send(CloseStreams).await;
         // Couriers claim nothing from here on; what they are sending goes on beside the last requests.
@@ -335,32 +341,61 @@ impl App {
         let finished = futures::future::join_all(finished);
         let last_deliveries = actix_web::rt::spawn(tokio::time::timeout(LAST_DELIVERIES, finished));
         self.server.stop(true).await;
+        let cut_off = METRICS.http_in_flight.get();
+        if cut_off > 0 {
+            tracing::warn!(cut_off, "requests were cut off; what they had begun is finished after the next start");
+        }
+        watchdog.enter("consumers");
         if let Some(bridge) = &self.bridge {
             let _ = bridge.send(Close).await;
         }
-        self.outbox.do_send(Wake);
-        // Asked again and again, because another process may be the one that publishes; `LAST_ROUND` ends it.
-        let emptied = async {
-            while self.store.measure_outbox().await.is_ok_and(|outbox| outbox.waiting > outbox.dead) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        if tokio::time::timeout(LAST_ROUND, emptied).await.is_err() {
-            tracing::info!("events wait in the outbox; they go out after the next start");
-        }
+        watchdog.enter("the outbox");
+        self.empty_outbox().await;
         let _ = tokio::time::timeout(LAST_ROUND, self.bus.close()).await;
+        watchdog.enter("messages");
         if !matches!(last_deliveries.await, Ok(Ok(_))) {
             tracing::warn!("messages were being sent still; they go out again after the next start");
         }
+        let calls = METRICS.stripe_in_flight.get();
+        if calls > 0 {
+            tracing::warn!(calls, "the provider was being asked still; due checks ask it again after the next start");
+        }
+        watchdog.enter("the sandbox");
         if let Some(sandbox) = &self.sandbox {
             sandbox.stop().await;
         }
         for arbiter in &self.arbiters {
             arbiter.stop();
         }
+        watchdog.enter("the database");
         self.store.pools.close();
         stop_embedded(self.embedded).await;
         tracing::info!("stopped");
+    }
+
+    /// What is committed goes out, as far as there is time.
+    async fn empty_outbox(&self) {
+        self.outbox.do_send(Wake);
+        let mut left = None;
+        // Asked again and again, because another process may be the one that publishes; `LAST_ROUND` ends it.
+        let emptied = async {
+            loop {
+                match self.store.measure_outbox().await {
+                    Ok(outbox) if outbox.waiting > outbox.dead => left = Some(outbox.waiting - outbox.dead),
+                    Ok(_) => return,
+                    Err(_) => left = None,
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(LAST_ROUND, emptied).await.is_err() {
+            match left {
+                Some(events) => tracing::warn!(events, "events wait in the outbox; they go out after the next start"),
+                None => tracing::warn!(
+                    "the database does not say what waits in the outbox; it goes out after the next start"
+                ),
+            }
+        }
     }
 }
 
@@ -487,7 +522,7 @@ fn bus(
     news: News,
 ) -> (Bus, Option<Addr<Bridge>>) {
     let Some(settings) = &config.broker else {
-        return (Bus::InProcess(consumers.into_iter().map(|(_, consumer)| consumer).collect()), None);
+        return (Bus::InProcess(consumers.into()), None);
     };
     let roads = consumers.into_iter().map(|(queue, consumer)| Road { queue, consumer }).collect();
     let bridge = start_in(core, Bridge::new(settings.clone(), roads, news));
@@ -584,7 +619,12 @@ async fn purge(store: &Store, now: OffsetDateTime) -> Result<(), StoreError> {
 
 type Running = (ServerHandle, tokio::task::JoinHandle<std::io::Result<()>>);
 
-fn serve(listener: TcpListener, state: web::Data<AppState>, sandbox: Option<Sandbox>) -> Result<Running, StartError> {
+fn serve(
+    listener: TcpListener,
+    state: web::Data<AppState>,
+    sandbox: Option<Sandbox>,
+    drain_wait: Duration,
+) -> Result<Running, StartError> {
     let server = HttpServer::new(move || {
         let sandbox = sandbox.clone();
         WebApp::new()
@@ -599,7 +639,7 @@ fn serve(listener: TcpListener, state: web::Data<AppState>, sandbox: Option<Sand
             .default_service(web::to(no_such_route))
     })
     .workers(cores())
-    .shutdown_timeout(DRAIN_S)
+    .shutdown_timeout(drain_s(drain_wait))
     .disable_signals()
     .listen(listener)
     .map_err(StartError::Server)?

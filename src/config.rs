@@ -17,6 +17,7 @@ use crate::gateways::stripe::is_live_key;
 use crate::gateways::topology::Topology;
 use crate::sandbox::{SANDBOX_SECRET_KEY, SANDBOX_WEBHOOK_SECRET};
 use crate::store::cache::is_redis_url;
+use crate::trace::{ExportSettings, Sampling};
 
 /// One setting: its name in the environment, what it is for, what holds when it is not set.
 pub struct Setting {
@@ -64,11 +65,22 @@ pub const SETTINGS: &[Setting] = &[
     setting("TWILIO_AUTH_TOKEN", "no text messages", "the account's secret"),
     setting("TWILIO_FROM", "no text messages", "a number in E.164, or a messaging service's id (MG…)"),
     setting("TWILIO_API_BASE", "https://api.twilio.com", "where Twilio's API is"),
+    setting(
+        "CAREFORALL_DRAIN_WAIT_S",
+        "2, or 0 with the embedded Postgres",
+        "seconds between SIGTERM and the end of listening",
+    ),
+    setting("OTEL_EXPORTER_OTLP_ENDPOINT", "no traces", "where traces go, as OTLP over HTTP: http://host:4318"),
+    setting("OTEL_SERVICE_NAME", "careforall", "the name of this process in traces"),
+    setting("OTEL_TRACES_SAMPLER", "parentbased_always_on", "which traces are recorded, as OpenTelemetry names it"),
+    setting("OTEL_TRACES_SAMPLER_ARG", "1.0", "the share of traces where the sampler is …traceidratio"),
     setting("RUST_LOG", "info", "what is logged, as tracing-subscriber's EnvFilter reads it"),
 ];
 
-/// Settings of the contract that nothing reads yet: set, they are reported, so that nobody relies on them.
-pub const UNUSED_SETTINGS: &[&str] = &["OTEL_EXPORTER_OTLP_ENDPOINT"];
+/// The longest `CAREFORALL_DRAIN_WAIT_S`: what comes after it must fit into the time until SIGKILL.
+pub const DRAIN_WAIT_MAX_S: u64 = 10;
+/// So long a gateway gets to turn away, where there may be one.
+const DRAIN_WAIT_S: u64 = 2;
 
 /// The smallest operator key that is taken, in bytes.
 const ADMIN_KEY_MIN_BYTES: usize = 16;
@@ -114,6 +126,10 @@ pub struct Config {
     pub webhooks_allow_insecure: bool,
     /// How fast messages leave.
     pub rates: Rates,
+    /// From SIGTERM to the end of listening, so that a gateway sees that we are not ready.
+    pub drain_wait: Duration,
+    /// Where traces go; `None`: nowhere.
+    pub traces: Option<ExportSettings>,
 }
 
 /// How fast messages leave; `None`: as fast as they can.
@@ -257,6 +273,8 @@ impl Config {
                 sms: reader.rate("CAREFORALL_SMS_RATE", 10, 1),
                 webhook: reader.rate("CAREFORALL_WEBHOOK_RATE", 50, 1),
             },
+            drain_wait: reader.drain_wait(),
+            traces: reader.traces(),
         };
         if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
     }
@@ -361,6 +379,31 @@ impl Reader {
                 None
             }
         }
+    }
+
+    fn drain_wait(&mut self) -> Duration {
+        let expected = format!("whole seconds from 0 to {DRAIN_WAIT_MAX_S}");
+        let wait = self.parsed("CAREFORALL_DRAIN_WAIT_S", &expected, |text| {
+            text.parse().ok().filter(|wait| *wait <= DRAIN_WAIT_MAX_S)
+        });
+        // Nobody stands before a process that has a Postgres of its own.
+        let default = if self.value("DATABASE_URL").is_some() { DRAIN_WAIT_S } else { 0 };
+        Duration::from_secs(wait.unwrap_or(default))
+    }
+
+    fn traces(&mut self) -> Option<ExportSettings> {
+        const EXPECTED: &str =
+            "one of OpenTelemetry's: always_on, always_off, traceidratio, each also as parentbased_…";
+        let endpoint = self.checked("OTEL_EXPORTER_OTLP_ENDPOINT", "an http:// or https:// address", is_web_address);
+        let argument = self.checked("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1", |text| {
+            Sampling::parse("traceidratio", Some(text)).is_some()
+        });
+        let sampling = self.parsed("OTEL_TRACES_SAMPLER", EXPECTED, |name| Sampling::parse(name, argument.as_deref()));
+        Some(ExportSettings {
+            endpoint: endpoint?,
+            service_name: self.value("OTEL_SERVICE_NAME").unwrap_or_else(|| "careforall".to_owned()),
+            sampling: sampling.unwrap_or_default(),
+        })
     }
 
     fn database(&mut self) -> Option<tokio_postgres::Config> {

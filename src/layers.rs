@@ -16,22 +16,37 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("clock", &[]),
     ("metrics", &[]),
-    ("gateways", &["clock", "domain", "metrics"]),
+    // Whose work it is must be known wherever work is done, as the time must.
+    ("trace", &["metrics"]),
+    ("gateways", &["clock", "domain", "metrics", "trace"]),
     // The broker's client logs donors' data unless it is told not to; the gateway that knows says how.
-    ("telemetry", &["gateways"]),
-    ("store", &["clock", "domain", "metrics", "telemetry"]),
+    ("telemetry", &["gateways", "trace"]),
+    ("store", &["clock", "domain", "metrics"]),
     // The Stripe double knows no actor, no store and no gateway of ours: it is spoken to over HTTP alone.
-    ("sandbox", &["clock", "domain", "metrics", "telemetry"]),
+    ("sandbox", &["clock", "domain", "metrics"]),
     // A setting is checked by the code that will use it, so what passes here works there; that code takes what it needs
     // as arguments and never reads the configuration.
-    ("config", &["domain", "gateways", "sandbox", "store"]),
-    ("actors", &["clock", "config", "domain", "gateways", "metrics", "store", "telemetry"]),
+    ("config", &["domain", "gateways", "sandbox", "store", "trace"]),
+    ("actors", &["clock", "config", "domain", "gateways", "metrics", "store", "trace"]),
     // Reads go to the store; signatures, event bodies and the breaker's state are the gateways'.
-    ("http", &["actors", "clock", "config", "domain", "gateways", "metrics", "store", "telemetry"]),
-    ("app", &["actors", "clock", "config", "domain", "gateways", "http", "metrics", "sandbox", "store", "telemetry"]),
+    ("http", &["actors", "clock", "config", "domain", "gateways", "metrics", "store", "trace"]),
+    ("app", &["actors", "clock", "config", "domain", "gateways", "http", "metrics", "sandbox", "store", "trace"]),
     (
         "cli",
-        &["actors", "app", "clock", "config", "domain", "gateways", "http", "metrics", "sandbox", "store", "telemetry"],
+        &[
+            "actors",
+            "app",
+            "clock",
+            "config",
+            "domain",
+            "gateways",
+            "http",
+            "metrics",
+            "sandbox",
+            "store",
+            "telemetry",
+            "trace",
+        ],
     ),
     ("layers", &["config"]),
     // The crate's roof only declares modules; the program only calls the command line.

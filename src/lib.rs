@@ -18,3 +18,4 @@ pub mod metrics;
 pub mod sandbox;
 pub mod store;
 pub mod telemetry;
+pub mod trace;

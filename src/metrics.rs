@@ -50,6 +50,8 @@ pub struct Metrics {
     pub http_requests: IntCounterVec,
     /// How long requests took, by route pattern and method.
     pub http_seconds: HistogramVec,
+    /// Requests that are being answered.
+    pub http_in_flight: IntGauge,
     /// Webhooks by verdict.
     pub webhook_verdicts: IntCounterVec,
     /// Webhooks with a bad signature, by reason.
@@ -96,6 +98,8 @@ pub struct Metrics {
     pub outbox_oldest_seconds: IntGauge,
     /// Events handed to the bus, by outcome.
     pub outbox_publishes: IntCounterVec,
+    /// Spans by what became of them.
+    pub trace_spans: IntCounterVec,
     /// Events that consumers took, by consumer and outcome.
     pub consumer_events: IntCounterVec,
     /// Attempts to deliver messages, by channel and outcome.
@@ -133,6 +137,8 @@ pub struct Metrics {
     pub pool_size: IntGaugeVec,
     /// Work that waits for a connection, by pool.
     pub pool_waiting: IntGaugeVec,
+    /// Calls to Stripe that are under way.
+    pub stripe_in_flight: IntGauge,
     /// Calls to Stripe, by operation and outcome.
     pub stripe_calls: IntCounterVec,
     /// How long calls to Stripe took.
@@ -205,6 +211,7 @@ impl Metrics {
                 SECONDS,
                 &["route", "method"],
             ),
+            http_in_flight: define.gauge("http_requests_in_flight", "Requests that are being answered"),
             webhook_verdicts: define.counters("webhook_events_total", "Webhooks by verdict", &["verdict"]),
             webhook_signature_failures: define.counters(
                 "webhook_signature_failures_total",
@@ -239,6 +246,7 @@ impl Metrics {
             outbox_dead: define.gauge("outbox_dead", "Events that are set aside"),
             outbox_oldest_seconds: define.gauge("outbox_oldest_seconds", "Age of the oldest waiting event"),
             outbox_publishes: define.counters("outbox_publishes_total", "Events handed to the bus", &["outcome"]),
+            trace_spans: define.counters("trace_spans_total", "Spans by what became of them", &["outcome"]),
             consumer_events: define.counters(
                 "consumer_events_total",
                 "Events that consumers took",
@@ -282,6 +290,7 @@ impl Metrics {
             pool_used: define.gauges("pool_used_connections", "Connections to Postgres in use", &["pool"]),
             pool_size: define.gauges("pool_size_connections", "Connections to Postgres at most", &["pool"]),
             pool_waiting: define.gauges("pool_waiting", "Work that waits for a connection", &["pool"]),
+            stripe_in_flight: define.gauge("stripe_calls_in_flight", "Calls to Stripe that are under way"),
             stripe_calls: define.counters("stripe_calls_total", "Calls to Stripe", &["operation", "outcome"]),
             stripe_seconds: define.histogram("stripe_call_seconds", "Duration of calls to Stripe in seconds"),
             stripe_circuit_open: define.gauge("stripe_circuit_open", "1 while the circuit to Stripe is open"),

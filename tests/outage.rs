@@ -125,7 +125,7 @@ async fn redis_may_be_emptied_cut_off_or_frozen_and_every_answer_stays_exact() {
 }
 
 /// A program whose Postgres is reached over a wire that can be cut.
-async fn postgres_behind_a_proxy() -> (TcpProxy, Setup) {
+pub async fn postgres_behind_a_proxy() -> (TcpProxy, Setup) {
     let setup = Setup::new().await;
     let url = setup.database.url();
     let base = database_url();

@@ -276,6 +276,8 @@ async fn start(orders: &Orders) -> Result<Target, String> {
     set("CAREFORALL_DATA_DIR", &directory.path().join("0").to_string_lossy());
     set("CAREFORALL_ADMIN_KEY", &admin_key);
     set("CAREFORALL_RATE_LIMIT", "off");
+    // Nobody stands before it.
+    set("CAREFORALL_DRAIN_WAIT_S", "0");
     set("CAREFORALL_PREFIX", &prefix);
     set("STRIPE_WEBHOOK_SECRET", SANDBOX_WEBHOOK_SECRET);
     set("RUST_LOG", &std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()));

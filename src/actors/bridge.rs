@@ -7,12 +7,13 @@
 use actix::prelude::*;
 use tokio::sync::watch;
 
-use super::facts::{Take, TakeError};
+use super::facts::{Take, TakeError, hand_to};
 use super::totals::{DropTotals, HearsFacts};
 use crate::domain::fact::Fact;
 use crate::gateways::broker::{BrokerSettings, Consumer, Delivery, Settle};
 use crate::gateways::topology::ConsumerQueue;
 use crate::metrics::METRICS;
+use crate::trace;
 
 /// A queue and who takes what comes out of it.
 pub struct Road {
@@ -65,7 +66,7 @@ impl Actor for Bridge {
             self.connected.push(consumer.connected());
             let (recipient, queue, shutdown) = (road.consumer.clone(), road.queue, self.shutdown.subscribe());
             actix_rt::spawn(async move {
-                let handler = |batch| take_batch(recipient.clone(), name(queue), batch);
+                let handler = |batch| take_batch(recipient.clone(), queue, batch);
                 consumer.run(handler, shutdown).await;
             });
         }
@@ -131,10 +132,11 @@ fn name(queue: ConsumerQueue) -> &'static str {
     }
 }
 
-async fn take_batch(consumer: Recipient<Take>, name: &'static str, batch: Vec<Delivery>) -> Vec<Settle> {
+async fn take_batch(consumer: Recipient<Take>, queue: ConsumerQueue, batch: Vec<Delivery>) -> Vec<Settle> {
+    let name = name(queue);
     let parsed: Vec<Option<Fact>> = batch.iter().map(|delivery| parse(delivery, name)).collect();
     let facts: Vec<Fact> = parsed.iter().flatten().cloned().collect();
-    let taken = take(&consumer, facts).await;
+    let taken = take(&consumer, queue, facts).await;
     let mut settles = Vec::with_capacity(batch.len());
     for fact in parsed {
         let settle = match (fact, &taken) {
@@ -142,7 +144,7 @@ async fn take_batch(consumer: Recipient<Take>, name: &'static str, batch: Vec<De
             (Some(_), Ok(())) => Settle::Ack,
             (Some(_), Err(TakeError::Passing(_))) => Settle::Hold,
             // Somebody in the batch is at fault: one by one shows who.
-            (Some(fact), Err(TakeError::Refused(_))) => settle_one(take(&consumer, vec![fact]).await, name),
+            (Some(fact), Err(TakeError::Refused(_))) => settle_one(take(&consumer, queue, vec![fact]).await, name),
         };
         METRICS.consumer_events.with_label_values(&[name, outcome(settle)]).inc();
         settles.push(settle);
@@ -150,19 +152,27 @@ async fn take_batch(consumer: Recipient<Take>, name: &'static str, batch: Vec<De
     settles
 }
 
-async fn take(consumer: &Recipient<Take>, facts: Vec<Fact>) -> Result<(), TakeError> {
+async fn take(consumer: &Recipient<Take>, queue: ConsumerQueue, facts: Vec<Fact>) -> Result<(), TakeError> {
     if facts.is_empty() {
         return Ok(());
     }
-    consumer.send(Take(facts)).await.unwrap_or_else(|error| Err(TakeError::Passing(error.to_string())))
+    hand_to(consumer, queue, facts).await
 }
 
 fn parse(delivery: &Delivery, name: &str) -> Option<Fact> {
     serde_json::from_slice(&delivery.body)
+        .map(|fact: Fact| Fact { traceparent: travelled(delivery, fact.traceparent), ..fact })
         .inspect_err(|error| {
-            tracing::error!(%error, queue = name, message = ?delivery.message_id, "not a fact; it becomes a dead letter");
+            // Its words would repeat what is in the message, which may be anything.
+            let (kind, column, message) = (error.classify(), error.column(), delivery.message_id);
+            tracing::error!(?kind, column, queue = name, message_id = ?message, "not a fact; it becomes a dead letter");
         })
         .ok()
+}
+
+/// The body says what caused a fact, the header where its publishing stands in that trace.
+fn travelled(delivery: &Delivery, caused: Option<String>) -> Option<String> {
+    delivery.traceparent.clone().filter(|it| trace::is_on() && trace::ids(it).is_some()).or(caused)
 }
 
 fn settle_one(taken: Result<(), TakeError>, name: &str) -> Settle {

@@ -24,6 +24,7 @@ use crate::store::idempotency::{record_answers, store_answers};
 use crate::store::moves::{move_payments, was_moved};
 use crate::store::pool::WRITERS;
 use crate::store::{Answer, Creation, CreationOutcome, Move, MoveOutcome, Store, StoreError};
+use crate::trace::{Kind, Span};
 
 /// Items in one statement at most.
 const BATCH: usize = 256;
@@ -190,9 +191,15 @@ trait Item: 'static {
     fn has_facts(&self) -> bool;
     /// The new version that it brings, if it was written.
     fn donation_moved(&self) -> Option<DonationMoved>;
+    /// The trace that it belongs to.
+    fn traceparent(&self) -> Option<&str>;
 }
 
 impl Item for Creation {
+    fn traceparent(&self) -> Option<&str> {
+        self.fact.traceparent.as_deref()
+    }
+
     fn has_facts(&self) -> bool {
         true
     }
@@ -203,6 +210,10 @@ impl Item for Creation {
 }
 
 impl Item for Move {
+    fn traceparent(&self) -> Option<&str> {
+        self.cause.traceparent.as_deref()
+    }
+
     fn has_facts(&self) -> bool {
         !self.facts.is_empty()
     }
@@ -213,6 +224,10 @@ impl Item for Move {
 }
 
 impl Item for Answer {
+    fn traceparent(&self) -> Option<&str> {
+        None
+    }
+
     fn has_facts(&self) -> bool {
         false
     }
@@ -261,7 +276,8 @@ where
 {
     let began = Instant::now();
     let (items, replies): (Vec<T>, Vec<_>) = batch.into_iter().map(|it| (it.item, it.reply)).unzip();
-    let outcomes = match write_with_resends(store, clock, &items, &write).await {
+    let mut span = commit_span(kind, &items);
+    let outcomes: Vec<Result<O, CommitError>> = match write_with_resends(store, clock, &items, &write).await {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         // One locked row must not keep all the others waiting: one by one, the others go through.
         Err(StoreError::Locked(_)) if items.len() > 1 => write_one_by_one(store, clock, &items, &write).await,
@@ -271,9 +287,21 @@ where
         }
         Err(_) => write_one_by_one(store, clock, &items, &write).await,
     };
+    if outcomes.iter().any(Result::is_err) {
+        span.fail("items_failed");
+    }
+    drop(span);
     METRICS.commit_rows.with_label_values(&[kind]).observe(as_f64(items.len()));
     METRICS.commit_seconds.with_label_values(&[kind]).observe(began.elapsed().as_secs_f64());
     answer_all(&items, replies, outcomes, moved)
+}
+
+/// One commit for many traces.
+fn commit_span<T: Item>(kind: &'static str, items: &[T]) -> Span {
+    let mut span = Span::batch(Kind::Client, items.iter().filter_map(Item::traceparent), || format!("commit {kind}"));
+    span.set("db.system.name", "postgresql");
+    span.set("db.operation.batch.size", i64::try_from(items.len()).unwrap_or(i64::MAX));
+    span
 }
 
 fn answer_all<T: Item, O>(

@@ -6,6 +6,8 @@
 use actix::prelude::*;
 
 use crate::domain::fact::Fact;
+use crate::gateways::topology::ConsumerQueue;
+use crate::trace::{Kind, Span};
 
 /// Something was committed: look into the outbox.
 #[derive(Clone, Copy, Debug, Message)]
@@ -26,6 +28,38 @@ pub enum TakeError {
     /// This batch cannot be taken as it is.
     #[error("{0}")]
     Refused(String),
+}
+
+/// Hands facts to the consumer behind `queue`. What it makes of a fact belongs to the fact's trace.
+pub async fn hand_to(consumer: &Recipient<Take>, queue: ConsumerQueue, mut facts: Vec<Fact>) -> Result<(), TakeError> {
+    let mut spans: Vec<Span> = facts.iter_mut().map(|fact| take_span(queue, fact)).collect();
+    let taken = consumer.send(Take(facts)).await.unwrap_or_else(|error| Err(TakeError::Passing(error.to_string())));
+    if let Err(error) = &taken {
+        spans.iter_mut().for_each(|span| span.fail(error.label()));
+    }
+    taken
+}
+
+fn take_span(queue: ConsumerQueue, fact: &mut Fact) -> Span {
+    let mut span = Span::below(Kind::Consumer, fact.traceparent.as_deref(), || format!("process {}", queue.name()));
+    if let Some(traceparent) = span.traceparent() {
+        span.set("messaging.operation.type", "process");
+        span.set("messaging.operation.name", "process");
+        span.set("messaging.destination.name", queue.name());
+        span.set("messaging.message.id", fact.id.to_string());
+        span.set("careforall.fact", fact.kind.event_type());
+        fact.traceparent = Some(traceparent);
+    }
+    span
+}
+
+impl TakeError {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Passing(_) => "passing",
+            Self::Refused(_) => "refused",
+        }
+    }
 }
 
 impl From<crate::store::StoreError> for TakeError {

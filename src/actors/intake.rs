@@ -19,6 +19,7 @@ use crate::gateways::stripe::event::WebhookEvent;
 use crate::metrics::METRICS;
 use crate::store::Store;
 use crate::store::cache::Cache;
+use crate::trace::{self, Current, Kind, Span, current};
 
 /// Answers in memory at most, the oldest are dropped first.
 const REMEMBERED: usize = 50_000;
@@ -115,7 +116,19 @@ impl Intake {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).insert(event_id, duplicate.clone());
     }
 
+    /// Stripe's request has a trace of its own; the donor's, which came back with the event, is linked to it.
     async fn take_in_known(&self, event: ProviderEvent, body: &str) -> Result<EventAnswer, PaymentError> {
+        let mut span =
+            Span::here_linked(Kind::Internal, event.traceparent.as_deref(), || format!("decide {}", event.kind));
+        let answer = span.around(self.decide(event, body)).await;
+        match &answer {
+            Ok(answer) => span.set("careforall.verdict", answer.verdict.as_str()),
+            Err(_) => span.fail("undecided"),
+        }
+        answer
+    }
+
+    async fn decide(&self, event: ProviderEvent, body: &str) -> Result<EventAnswer, PaymentError> {
         let event = Arc::new(event);
         match self.payment_of(&event).await? {
             Some(payment) => match self.apply(payment, &event).await {
@@ -135,7 +148,13 @@ impl Intake {
     }
 
     async fn apply(&self, payment: PaymentId, event: &Arc<ProviderEvent>) -> Result<EventAnswer, PaymentError> {
-        let command = Command::Apply { event: Arc::clone(event), traceparent: event.traceparent.clone() };
+        // In the donor's trace, and with all that follows from it.
+        let decided = current();
+        let cause = decided.as_ref().filter(|_| trace::is_on()).map(Current::traceparent);
+        let span =
+            Span::below_linked(Kind::Internal, event.traceparent.as_deref(), cause, || format!("apply {}", event.kind));
+        let traceparent = span.traceparent().or_else(|| event.traceparent.clone());
+        let command = Command::Apply { event: Arc::clone(event), traceparent };
         match self.payments.send(payment, command).await? {
             Reply::Verdict(answer) => {
                 self.remember_committed(&event.id, &answer).await?;

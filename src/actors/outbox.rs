@@ -14,15 +14,16 @@ use futures::FutureExt;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::facts::{Take, TakeError, Wake};
+use super::facts::{Take, TakeError, Wake, hand_to};
 use crate::clock::Clock;
 use crate::domain::fact::Fact;
 use crate::domain::retry::{PUBLISH, wait_after};
 use crate::gateways::broker::{Outgoing, PublishOutcome, Publisher};
-use crate::gateways::topology::Exchange;
+use crate::gateways::topology::{ConsumerQueue, Exchange};
 use crate::metrics::METRICS;
 use crate::store::outbox::{OutboxEvent, Postponed, claim_events, delete_published, postpone};
 use crate::store::{Store, StoreError};
+use crate::trace::{Kind, Span};
 
 /// Events in one round at most.
 const BATCH: i64 = 500;
@@ -34,7 +35,7 @@ const AWAY: Duration = Duration::from_millis(500);
 /// Where facts go.
 pub enum Bus {
     /// Straight to the consumers of this process, each of which must take a fact before it counts as published.
-    InProcess(Vec<Recipient<Take>>),
+    InProcess(Vec<(ConsumerQueue, Recipient<Take>)>),
     /// To RabbitMQ.
     Broker(Box<Publisher>),
 }
@@ -139,8 +140,8 @@ async fn relay(bus: &Bus, events: Vec<OutboxEvent>, now: OffsetDateTime) -> (Vec
     let (mut published, mut postponed, mut away) = (Vec::new(), Vec::new(), false);
     let mut held: HashSet<Uuid> = HashSet::new();
     for wave in waves(events) {
-        let wave: Vec<OutboxEvent> = wave.into_iter().filter(|event| !held.contains(&event.aggregate_id)).collect();
-        let deliveries = bus.deliver(&wave).await;
+        let mut wave: Vec<OutboxEvent> = wave.into_iter().filter(|event| !held.contains(&event.aggregate_id)).collect();
+        let deliveries = bus.deliver(&mut wave).await;
         for (event, delivery) in wave.iter().zip(deliveries) {
             match delivery {
                 Delivery::Published => published.push(event.seq),
@@ -186,11 +187,40 @@ fn refused(event: &OutboxEvent, error: String, now: OffsetDateTime) -> Postponed
 }
 
 impl Bus {
-    async fn deliver(&self, events: &[OutboxEvent]) -> Vec<Delivery> {
-        match self {
+    /// Delivers a wave. Each event's journey is a span below what caused it, and what consumers do is below that.
+    async fn deliver(&self, events: &mut [OutboxEvent]) -> Vec<Delivery> {
+        let mut spans: Vec<Span> = events.iter_mut().map(|event| self.publish_span(event)).collect();
+        let deliveries = match self {
             Self::InProcess(consumers) => hand_over(consumers, events).await,
             Self::Broker(publisher) => publish(publisher, events).await,
+        };
+        for (span, delivery) in spans.iter_mut().zip(&deliveries) {
+            match delivery {
+                Delivery::Published => {}
+                Delivery::Refused(_) => span.fail("refused"),
+                Delivery::Later => span.fail("away"),
+            }
         }
+        deliveries
+    }
+
+    fn publish_span(&self, event: &mut OutboxEvent) -> Span {
+        let exchange = exchange_of(event).base_name();
+        let mut span = Span::below(Kind::Producer, event.traceparent.as_deref(), || format!("send {exchange}"));
+        if let Some(traceparent) = span.traceparent() {
+            let system = match self {
+                Self::InProcess(_) => "in_process",
+                Self::Broker(_) => "rabbitmq",
+            };
+            span.set("messaging.system", system);
+            span.set("messaging.operation.type", "send");
+            span.set("messaging.operation.name", "publish");
+            span.set("messaging.destination.name", exchange);
+            span.set("messaging.rabbitmq.destination.routing_key", event.event_type.clone());
+            span.set("messaging.message.id", event.id.to_string());
+            event.traceparent = Some(traceparent);
+        }
+        span
     }
 
     /// A broker that came back is found again though nothing is to be published.
@@ -223,11 +253,14 @@ async fn publish(publisher: &Publisher, events: &[OutboxEvent]) -> Vec<Delivery>
     }
 }
 
+fn exchange_of(event: &OutboxEvent) -> Exchange {
+    if event.event_type.starts_with("donation.") { Exchange::Donations } else { Exchange::Payments }
+}
+
 fn outgoing(event: &OutboxEvent) -> Outgoing {
-    let exchange = if event.event_type.starts_with("donation.") { Exchange::Donations } else { Exchange::Payments };
     Outgoing {
         message_id: event.id,
-        exchange,
+        exchange: exchange_of(event),
         routing_key: event.event_type.clone(),
         body: event.body.clone().into_bytes(),
         traceparent: event.traceparent.clone(),
@@ -244,7 +277,7 @@ fn delivery(outcome: PublishOutcome) -> Delivery {
 }
 
 /// Hands a wave to every consumer; where one refuses it, event by event, so that only the one at fault is held back.
-async fn hand_over(consumers: &[Recipient<Take>], events: &[OutboxEvent]) -> Vec<Delivery> {
+async fn hand_over(consumers: &[(ConsumerQueue, Recipient<Take>)], events: &[OutboxEvent]) -> Vec<Delivery> {
     match hand_over_all(consumers, events).await {
         Ok(()) => events.iter().map(|_| Delivery::Published).collect(),
         Err(TakeError::Passing(error)) => {
@@ -266,15 +299,21 @@ async fn hand_over(consumers: &[Recipient<Take>], events: &[OutboxEvent]) -> Vec
     }
 }
 
-async fn hand_over_all(consumers: &[Recipient<Take>], events: &[OutboxEvent]) -> Result<(), TakeError> {
-    let facts = events
-        .iter()
-        .map(|event| serde_json::from_str(&event.body).map_err(|error| TakeError::Refused(error.to_string())))
-        .collect::<Result<Vec<Fact>, TakeError>>()?;
-    for consumer in consumers {
-        consumer.send(Take(facts.clone())).await.unwrap_or_else(|error| Err(TakeError::Passing(error.to_string())))?;
+async fn hand_over_all(
+    consumers: &[(ConsumerQueue, Recipient<Take>)],
+    events: &[OutboxEvent],
+) -> Result<(), TakeError> {
+    let facts = events.iter().map(fact_of).collect::<Result<Vec<Fact>, TakeError>>()?;
+    for (queue, consumer) in consumers {
+        hand_to(consumer, *queue, facts.clone()).await?;
     }
     Ok(())
+}
+
+/// The body says what caused it, the event where its publishing stands in that trace.
+fn fact_of(event: &OutboxEvent) -> Result<Fact, TakeError> {
+    let fact: Fact = serde_json::from_str(&event.body).map_err(|error| TakeError::Refused(error.to_string()))?;
+    Ok(Fact { traceparent: event.traceparent.clone().or(fact.traceparent), ..fact })
 }
 
 impl Actor for Outbox {

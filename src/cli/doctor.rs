@@ -12,6 +12,7 @@ use crate::gateways::mailer::Mailer;
 use crate::gateways::stripe::{Stripe, StripeSettings, is_live_key};
 use crate::store::Store;
 use crate::store::cache::Cache;
+use crate::trace;
 
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -41,6 +42,7 @@ pub async fn run(config: Config) -> Result<(), String> {
     report("mail", patient(mail(&config)).await);
     report("sms", sms(&config));
     report("partners", partners(&config));
+    report("traces", patient(traces(&config)).await);
     report("listen", listen(&config));
     if sick == 0 { Ok(()) } else { Err(format!("{sick} of these must be mended")) }
 }
@@ -166,6 +168,17 @@ fn partners(config: &Config) -> Finding {
         if config.sendgrid_public_key.is_some() { "taken" } else { "not taken (SENDGRID_WEBHOOK_PUBLIC_KEY)" };
     let reach = if config.webhooks_allow_insecure { "anywhere (development)" } else { "https to public addresses" };
     Ok(format!("webhooks go to {reach}; SendGrid's events are {bounces}"))
+}
+
+/// Everything works without, and nobody sees why it does not.
+async fn traces(config: &Config) -> Finding {
+    let Some(settings) = config.traces.clone() else { return Ok("not set: no traces leave this process".to_owned()) };
+    let endpoint = settings.endpoint.clone();
+    let probed = tokio::task::spawn_blocking(move || trace::probe(&settings)).await;
+    match probed.map_err(|error| error.to_string())? {
+        Ok(()) => Ok(format!("{endpoint} takes spans")),
+        Err(error) => Err(format!("{endpoint}: {error}")),
+    }
 }
 
 fn listen(config: &Config) -> Finding {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::app::database;
-use crate::config::{Config, SETTINGS, UNUSED_SETTINGS};
+use crate::config::{Config, SETTINGS};
 use crate::store::Store;
 use crate::store::embedded::{Embedded, EmbeddedSettings};
 
@@ -69,7 +69,7 @@ enum Command {
 fn settings_help() -> String {
     let mut help = "Settings (environment, or --config FILE in lower case without CAREFORALL_):\n".to_owned();
     for setting in SETTINGS {
-        help.push_str(&format!("  {:<27} {} [default: {}]\n", setting.name, setting.help, setting.default));
+        help.push_str(&format!("  {:<34} {} [default: {}]\n", setting.name, setting.help, setting.default));
     }
     help
 }
@@ -95,9 +95,6 @@ pub fn run() -> u8 {
             }
         };
         crate::telemetry::start(config.log_json);
-        for name in UNUSED_SETTINGS.iter().filter(|name| std::env::var_os(name).is_some()) {
-            tracing::warn!("{name} is set, but this version does not use it");
-        }
         match run_command(cli.command.unwrap_or(Command::Serve { seed: false }), config).await {
             Ok(()) => 0,
             Err(problem) => {

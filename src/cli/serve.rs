@@ -1,20 +1,27 @@
 //! `careforall serve`: starts, shows where to look, waits for a signal, ends in order.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::app::App;
+use crate::app::ending::Watchdog;
 use crate::config::Config;
 use crate::domain::campaign::{Campaign, CampaignStatus};
 use crate::domain::ids::CampaignId;
 use crate::domain::money::Currency;
+use crate::trace;
 
 /// The seeded campaign.
 const SEED_SLUG: &str = "clean-water";
 
 pub async fn run(config: Config, seed: bool) -> Result<(), String> {
-    let data_dir = config.data_dir.clone();
+    let (data_dir, wait, watchdog) = (config.data_dir.clone(), config.drain_wait, Watchdog::default());
+    if let Some(traces) = &config.traces {
+        trace::start(traces).map_err(|error| error.to_string())?;
+    }
     // Before the start, so that a signal during it is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
@@ -22,9 +29,11 @@ pub async fn run(config: Config, seed: bool) -> Result<(), String> {
     let mut app = tokio::select! {
         started = &mut starting => started.map_err(|error| error.to_string())?,
         // What is half started cannot be stopped in order: the start is finished first.
-        () = signalled(&mut terminate, &mut interrupt) => {
+        _ = signalled(&mut terminate, &mut interrupt) => {
+            watchdog.start();
+            watchdog.enter("the start");
             if let Ok(app) = starting.await {
-                app.stop().await;
+                app.stop(&watchdog).await;
             }
             return Ok(());
         }
@@ -33,18 +42,35 @@ pub async fn run(config: Config, seed: bool) -> Result<(), String> {
         plant(&app).await?;
     }
     show(&app, seed, &data_dir);
-    let broken = tokio::select! {
-        () = signalled(&mut terminate, &mut interrupt) => None,
-        reason = app.broken() => Some(reason),
+    let (broken, wait) = tokio::select! {
+        told = signalled(&mut terminate, &mut interrupt) => match told {
+            Told::Terminate => (None, wait),
+            Told::Interrupt => (None, Duration::ZERO),
+        },
+        reason = app.broken() => (Some(reason), Duration::ZERO),
     };
-    app.stop().await;
+    watchdog.start();
+    app.announce_end();
+    // Whoever is impatient says it again.
+    let _ = timeout(wait, signalled(&mut terminate, &mut interrupt)).await;
+    app.stop(&watchdog).await;
+    watchdog.enter("the last spans");
+    let _ = tokio::task::spawn_blocking(trace::stop).await;
     broken.map_or(Ok(()), Err)
 }
 
-async fn signalled(terminate: &mut Signal, interrupt: &mut Signal) {
+/// How the process is told to end.
+enum Told {
+    /// By an orchestrator, behind whose gateway others stand ready.
+    Terminate,
+    /// By a person at the terminal, who does not want to wait.
+    Interrupt,
+}
+
+async fn signalled(terminate: &mut Signal, interrupt: &mut Signal) -> Told {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => Told::Terminate,
+        _ = interrupt.recv() => Told::Interrupt,
     }
 }
 

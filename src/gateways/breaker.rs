@@ -83,12 +83,6 @@ impl Breaker {
         self.state_at(Instant::now())
     }
 
-    /// Whether a fresh breaker would do as well: no failure is counted, and no call is under way.
-    pub(super) fn knows_nothing(&self) -> bool {
-        let fresh = matches!(self.circuit().phase, Phase::Closed { failures: 0 });
-        fresh && Arc::strong_count(&self.shared) == 1
-    }
-
     fn admit_at(&self, now: Instant) -> Result<Permit, Duration> {
         let mut circuit = self.circuit();
         match circuit.phase {

@@ -73,7 +73,7 @@ pub async fn create(
 ) -> Result<HttpResponse, Problem> {
     let key = claimed_key(&request, "donor", &body.raw)?;
     let donation = body.value.check(state.clock.now())?;
-    let payment = first_state(&donation, traceparent(&request));
+    let payment = first_state(&donation, traceparent());
     let creation = Creation {
         fact: Fact::of(&payment, &payment, FactKind::DonationCreated, donation.created_at, payment.traceparent.clone()),
         move_id: MoveId::at(donation.created_at),

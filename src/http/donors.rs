@@ -39,14 +39,10 @@ struct DonationsQuery {
 }
 
 /// `POST /donors/me/link`
-pub async fn request_link(
-    request: HttpRequest,
-    body: Json<LinkRequest>,
-    state: web::Data<AppState>,
-) -> Result<HttpResponse, Problem> {
+pub async fn request_link(body: Json<LinkRequest>, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     let address =
         donor::email(&body.value.email).map_err(|error| Problem::invalid(vec![FieldError::new("/email", error)]))?;
-    let (now, trace) = (state.clock.now(), traceparent(&request));
+    let (now, trace) = (state.clock.now(), traceparent());
     let enqueued = state.store.enqueue_donor_link(&address, NoticeId::at(now), &trace, now);
     let (enqueued, ()) = tokio::join!(enqueued, tokio::time::sleep(ANSWER_AFTER));
     if enqueued? {

@@ -185,7 +185,7 @@ pub async fn test(
 ) -> Result<HttpResponse, Problem> {
     let operator = operator(&request, &state, "webhooks:write").await?;
     let key = claimed_key(&request, &operator.id.to_string(), &body.raw)?;
-    let (id, now, trace) = (path_id(&request)?, state.clock.now(), traceparent(&request));
+    let (id, now, trace) = (path_id(&request)?, state.clock.now(), traceparent());
     let known = state.store.load_endpoint(id).await?.is_some();
     let (body, replayed) = once(&state, key.as_ref(), 202, async |transaction| {
         match enqueue_test(transaction, id, NoticeId::at(now), now, &trace).await? {

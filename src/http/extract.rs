@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::BODY_MAX_BYTES;
 use super::problem::{FieldError, Problem};
-use crate::telemetry;
+use crate::trace;
 
 /// How long a body may take to arrive.
 const BODY_WAIT: Duration = Duration::from_secs(10);
@@ -173,8 +173,9 @@ pub fn limit(asked: Option<i64>) -> Result<i64, Problem> {
 }
 
 /// The `traceparent` of what this request causes.
-pub fn traceparent(request: &HttpRequest) -> String {
-    telemetry::traceparent(request.headers().get("traceparent").and_then(|value| value.to_str().ok()))
+pub fn traceparent() -> String {
+    let context = trace::current().unwrap_or_else(|| trace::Current::continuing(None));
+    context.traceparent().to_owned()
 }
 
 /// The bearer token of a request.

@@ -72,7 +72,7 @@ pub async fn resend(
 ) -> Result<HttpResponse, Problem> {
     let operator = operator(&request, &state, "notifications:write").await?;
     let key = claimed_key(&request, &operator.id.to_string(), &body.raw)?;
-    let (id, now, trace) = (path_id(&request)?, state.clock.now(), traceparent(&request));
+    let (id, now, trace) = (path_id(&request)?, state.clock.now(), traceparent());
     let (body, replayed) = once(&state, key.as_ref(), 201, async |transaction| {
         let resent = resend_notice(transaction, id.into(), NoticeId::at(now), now, &trace).await?;
         resent.map(|notice| as_body(&notice)).map_or_else(|refusal| Ok(Err(refusal)), |body| body.map(Ok))

@@ -1,9 +1,12 @@
-//! What happens around every request: a panic becomes a 500, limits are kept, metrics are counted.
+//! What happens around every request: a panic becomes a 500, limits are kept, metrics are counted, and whatever it causes
+//! belongs to its trace.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::ConnectionType;
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError, web};
 use futures::FutureExt;
@@ -15,9 +18,12 @@ use super::limits::{POLICY, Quoted, REST};
 use super::problem::Problem;
 use crate::gateways::links::UNSUBSCRIBE_PATH;
 use crate::metrics::METRICS;
+use crate::trace::{self, Current, Kind, Span};
 
 /// Requests that match no route share one label, so that rubbish cannot make metrics grow.
 const NO_ROUTE: &str = "none";
+/// Routes that are asked again and again by machines, and whose spans would tell nobody anything.
+const UNTRACED: [&str; 2] = ["/health/", "/metrics"];
 
 /// Wraps every request.
 pub async fn observe(
@@ -33,14 +39,46 @@ pub async fn observe(
     } else {
         "other".to_owned()
     };
-    let outcome = limited(request, next).await;
+    let incoming = incoming(&request);
+    let mut span = server_span(&route, &method, incoming.as_deref());
+    let context = span.traceparent().map_or_else(|| Current::continuing(incoming), Current::of);
+    let closes = request.app_data::<web::Data<AppState>>().is_some_and(|state| state.draining.load(Ordering::Acquire));
+    METRICS.http_in_flight.inc();
+    let mut outcome = trace::within(Some(context), limited(request, next)).await;
+    METRICS.http_in_flight.dec();
+    if closes && let Ok(response) = &mut outcome {
+        // The next request goes to a process that stays.
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
     let status = match &outcome {
         Ok(response) => response.status(),
         Err(error) => error.as_response_error().status_code(),
     };
     METRICS.http_requests.with_label_values(&[route.as_str(), method.as_str(), status.as_str()]).inc();
     METRICS.http_seconds.with_label_values(&[route.as_str(), method.as_str()]).observe(began.elapsed().as_secs_f64());
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.fail(status.as_str().to_owned());
+    }
     outcome
+}
+
+/// The caller's trace.
+fn incoming(request: &ServiceRequest) -> Option<String> {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    trace::incoming(header("traceparent"), header("uber-trace-id"))
+}
+
+/// The route's pattern and no path: a path may hold anything that somebody typed.
+fn server_span(route: &str, method: &str, incoming: Option<&str>) -> Span {
+    if !trace::is_on() || UNTRACED.iter().any(|start| route.starts_with(start)) {
+        return Span::default();
+    }
+    let mut span = Span::below(Kind::Server, incoming, || format!("{method} {route}"));
+    span.set("http.request.method", if method == "other" { "_OTHER".to_owned() } else { method.to_owned() });
+    span.set("http.route", route.to_owned());
+    span.set("url.scheme", "http");
+    span
 }
 
 async fn limited<B: MessageBody + 'static>(

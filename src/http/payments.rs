@@ -138,7 +138,7 @@ async fn order(request: &HttpRequest, state: &AppState, raw: &[u8]) -> Result<Or
         let text = format!("{}\n{}\n{}", key.scope, key.key, hex::encode(key.fingerprint));
         hex::encode(Sha256::digest(text.as_bytes()))
     });
-    Ok(Order { key, provider_key, operator: operator.name, traceparent: Some(traceparent(request)) })
+    Ok(Order { key, provider_key, operator: operator.name, traceparent: Some(traceparent()) })
 }
 
 async fn carry_out(

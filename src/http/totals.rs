@@ -10,6 +10,7 @@ use super::extract::query;
 use super::problem::Problem;
 use crate::actors::totals::{GetTotals, TotalsAnswer};
 use crate::domain::ids::CampaignId;
+use crate::trace::{Kind, Span};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,7 +26,9 @@ pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<Ht
     if let Some(known) = state.totals_memory.get(id, min_version) {
         return Ok(send(known));
     }
+    let mut span = Span::here(Kind::Internal, || "read totals");
     let told = state.totals.send(GetTotals { id, min_version }).await.map_err(Problem::unavailable)??;
+    span.set("careforall.totals.source", told.source.as_str());
     Ok(send(told))
 }
 

@@ -15,6 +15,7 @@ use crate::domain::payment::decide::Verdict;
 use crate::gateways::signature::{SignatureError, verify};
 use crate::gateways::stripe::event::parse;
 use crate::metrics::METRICS;
+use crate::trace;
 
 /// Stripe gives up after about 20 seconds; we say that it should come again before that.
 const DECIDE_WAIT: Duration = Duration::from_secs(15);
@@ -34,7 +35,7 @@ pub async fn stripe(
     let event = parse(&raw);
     // Spawned: a decision that was begun is finished, though Stripe hangs up.
     let intake = state.intake.clone();
-    let deciding = actix_web::rt::spawn(async move { intake.take_in(event, &body).await });
+    let deciding = actix_web::rt::spawn(trace::carry(async move { intake.take_in(event, &body).await }));
     let answer = match timeout(DECIDE_WAIT, deciding).await {
         Ok(joined) => joined.map_err(Problem::internal)?.map_err(come_again)?,
         Err(_) => return Err(Problem::unavailable("an event was not decided in time")),

@@ -12,6 +12,7 @@
 )]
 
 pub mod broker;
+pub mod collector;
 pub mod crowd;
 pub mod gateway;
 pub mod post;
@@ -100,6 +101,8 @@ impl Setup {
         set("CAREFORALL_PREFIX", self.prefix.clone().into());
         set("DATABASE_URL", self.database.url().into());
         set("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET.into());
+        // No gateway stands before it that would have to notice.
+        set("CAREFORALL_DRAIN_WAIT_S", "0".into());
         set("RUST_LOG", "info".into());
         env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.into())));
         env
@@ -402,6 +405,27 @@ impl TestApp {
     pub fn kill_now(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is running");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it is running");
+    }
+
+    /// Waits until it has ended after [`TestApp::signal`]: how it was set up, its exit code, its log.
+    pub async fn ended(mut self) -> (Setup, Option<i32>, String) {
+        let ended = tokio::time::timeout(DEADLINE, async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("its end") {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let status = ended.await.unwrap_or_else(|_| panic!("it did not end"));
+        self.finished = true;
+        (self.setup.clone(), status.code(), self.log())
     }
 
     /// Ends it in order.

@@ -42,6 +42,7 @@ use crate::store::endpoints::Health;
 use crate::store::notices::{Claim, Content, Room, Settled};
 use crate::store::presence::{BELIEVE, Presence};
 use crate::store::{Store, StoreError};
+use crate::trace::{self, Current, Kind, Span};
 
 /// Deliveries at the same time: mails, as many as the relay's pool has connections.
 const MAILS: usize = 16;
@@ -373,10 +374,13 @@ async fn deliver(
     number: i32,
 ) -> Option<(Ended, Option<Duration>)> {
     let (lane, channel, began) = (lane_of(&claim), way.channel(), Instant::now());
+    let mut span = span(channel, &claim);
     let sending = timeout(DELIVERY_MAX, AssertUnwindSafe(way.send(&claim, &tools.clock)).catch_unwind());
+    let sending = trace::within(whose(&claim, &span), sending);
     let sent = tokio::select! {
         sent = sending => sent,
         () = tools.presence.lost(number) => {
+            span.fail("dropped");
             tracing::warn!(notice = %claim.id, "dropped in the middle: the database does not see this process any more");
             return None;
         }
@@ -399,11 +403,30 @@ async fn deliver(
     let schedule = claim.content.as_ref().map_or(&[][..], |content| schedule(channel, content));
     let settled = judge(&claim, schedule, &sent, timing);
     METRICS.notification_attempts.with_label_values(&[channel.as_str(), settled.outcome]).inc();
+    if sent.is_err() {
+        span.fail(settled.outcome.to_ascii_lowercase());
+    }
     if settled.status == "DEAD" {
         tracing::warn!(notice = %claim.id, channel = channel.as_str(), code = settled.code, "a message is dead");
     }
     let health = health(&claim, &sent);
     Some((Ended { lane, settled, health }, asked(&sent)))
+}
+
+/// One attempt. The recipient and the words are the donor's; partners are not told of our trace.
+fn span(channel: Channel, claim: &Claim) -> Span {
+    let mut span = Span::below(Kind::Client, claim.traceparent.as_deref(), || format!("deliver {}", channel.as_str()));
+    if span.is_recorded() {
+        span.set("careforall.channel", channel.as_str());
+        span.set("careforall.attempt", i64::from(claim.attempt));
+        span.set("careforall.notice.id", claim.id.to_string());
+    }
+    span
+}
+
+/// In whose name it is sent.
+fn whose(claim: &Claim, span: &Span) -> Option<Current> {
+    span.traceparent().or_else(|| claim.traceparent.clone()).map(Current::of)
 }
 
 fn ours(code: &str, detail: &str) -> DeliveryError {

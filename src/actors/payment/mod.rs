@@ -27,6 +27,7 @@ use crate::domain::retry::{OPEN_PAYMENT, wait_after};
 use crate::gateways::error::GatewayError;
 use crate::gateways::stripe::Stripe;
 use crate::store::{ClaimedKey, Store, StoreError};
+use crate::trace::{self, Current};
 use work::Work;
 pub use work::{EVENT_SCOPE, duplicate_of, event_answer, wants_opening};
 
@@ -92,6 +93,22 @@ pub enum Command {
         /// How many times are left.
         times: Arc<std::sync::atomic::AtomicU32>,
     },
+}
+
+impl Command {
+    /// The trace in which it is given.
+    fn traceparent(&self) -> Option<&str> {
+        match self {
+            Self::Open { fresh } => fresh.as_ref().and_then(|payment| payment.traceparent.as_deref()),
+            Self::Apply { traceparent, .. } => traceparent.as_deref(),
+            Self::Capture { order, .. } | Self::Cancel { order } | Self::Refund { order, .. } => {
+                order.traceparent.as_deref()
+            }
+            Self::TakeUpParked | Self::Check | Self::Get => None,
+            #[cfg(test)]
+            Self::Panic { .. } => None,
+        }
+    }
 }
 
 /// An operator's order.
@@ -235,10 +252,11 @@ impl Handler<Command> for PaymentActor {
     fn handle(&mut self, command: Command, _ctx: &mut Self::Context) -> Self::Result {
         let opens = matches!(command, Command::Open { .. });
         let mut work = Work { id: self.id, tools: Arc::clone(&self.tools), payment: self.payment.take() };
-        let job = async move {
+        let whose = command.traceparent().map(str::to_owned).map(Current::of);
+        let job = trace::within(whose, async move {
             let reply = work.run(command).await;
             (work.payment, reply)
-        };
+        });
         AtomicResponse::new(Box::pin(job.into_actor(self).map(move |(payment, reply), act, ctx| {
             act.payment = payment;
             match (&reply, opens) {

@@ -14,6 +14,7 @@ use crate::gateways::error::GatewayError;
 use crate::gateways::stripe::NewIntent;
 use crate::gateways::stripe::event::{WebhookEvent, parse};
 use crate::store::{Cause, MoveOutcome};
+use crate::trace::{self, Current};
 
 /// Stripe keeps idempotency keys for 24 hours at least; after this many hours the same key could create a second intent.
 const KEY_LIFETIME_HOURS: i64 = 23;
@@ -34,7 +35,9 @@ impl Work {
             self.give_up(&payment).await?;
             return Ok(Reply::State(Box::new(self.load().await?.clone())));
         }
-        match self.tools.stripe.create_intent(&new_intent(&payment)).await {
+        // Whoever tries again, be it a timer: it is the donor's request that is still being answered.
+        let whose = payment.traceparent.clone().map(Current::of);
+        match trace::within(whose, self.tools.stripe.create_intent(&new_intent(&payment))).await {
             Ok(snapshot) => {
                 if self.opened(&snapshot).await? {
                     self.take_up_parked().await?;

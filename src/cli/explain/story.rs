@@ -11,7 +11,7 @@ use crate::domain::payment::replay::{Replay, compare_states};
 use crate::domain::payment::{Payment, PaymentStatus};
 use crate::domain::provider::{IntentSnapshot, ProviderChange};
 use crate::store::dossiers::{Dossier, NoticeRow, StoredLine, StoredMove};
-use crate::telemetry::trace_id;
+use crate::trace::trace_id;
 
 /// Why a payment stands where it stands.
 #[derive(Serialize)]

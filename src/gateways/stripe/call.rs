@@ -54,6 +54,14 @@ impl Call {
         }
     }
 
+    /// The path without identifiers, for traces.
+    pub fn template(&self) -> String {
+        let mut parts = self.path.split('/');
+        let (thing, id, action) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+        let id = if id.is_some() { "/{id}" } else { "" };
+        action.map_or_else(|| format!("/v1/{thing}{id}"), |action| format!("/v1/{thing}{id}/{action}"))
+    }
+
     /// Whether it may have an effect at Stripe.
     pub fn changes(&self) -> bool {
         self.method != Method::GET

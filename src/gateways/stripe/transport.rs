@@ -18,6 +18,7 @@ use super::settings::{SettingsError, StripeSettings, is_loopback};
 use crate::gateways::breaker::{Breaker, BreakerState};
 use crate::gateways::error::GatewayError;
 use crate::metrics::METRICS;
+use crate::trace::{Kind, Span};
 
 /// The longest answer that is read, in bytes: a page of a hundred events is below 1 MiB.
 pub(super) const MAXIMUM_ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -65,11 +66,28 @@ impl Transport {
     /// Sends a call and gives its answer's bytes.
     pub async fn send(&self, call: &Call) -> Result<Vec<u8>, GatewayError> {
         let began = Instant::now();
-        let answer = self.send_until_settled(call).await;
+        let _under_way = UnderWay::begin();
+        let mut span = self.span(call);
+        let answer = span.around(self.send_until_settled(call)).await;
         let outcome = answer.as_ref().map_or_else(GatewayError::label, |_| "answered");
         METRICS.stripe_calls.with_label_values(&[call.operation(), outcome]).inc();
         METRICS.stripe_seconds.observe(began.elapsed().as_secs_f64());
+        if answer.is_err() {
+            span.fail(outcome);
+        }
         answer
+    }
+
+    /// One span for a call with all its attempts. Stripe is not told of our trace; what comes back brings it.
+    fn span(&self, call: &Call) -> Span {
+        let mut span = Span::here(Kind::Client, || format!("{} {}", call.method, call.template()));
+        if span.is_recorded() {
+            span.set("http.request.method", call.method.to_string());
+            span.set("url.template", call.template());
+            span.set("server.address", self.base.host_str().unwrap_or_default().to_owned());
+            span.set("server.port", i64::from(self.base.port_or_known_default().unwrap_or_default()));
+        }
+        span
     }
 
     async fn send_until_settled(&self, call: &Call) -> Result<Vec<u8>, GatewayError> {
@@ -138,6 +156,22 @@ impl Transport {
             Some(key) => request.header("idempotency-key", key),
             None => request,
         }
+    }
+}
+
+/// A call under way, until it is dropped: its caller may go away in the middle.
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> Self {
+        METRICS.stripe_in_flight.inc();
+        Self
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        METRICS.stripe_in_flight.dec();
     }
 }
 

@@ -39,7 +39,8 @@ pub enum Exchange {
 impl Exchange {
     const ALL: [Self; 2] = [Self::Donations, Self::Payments];
 
-    const fn base_name(self) -> &'static str {
+    /// Its name without a prefix.
+    pub const fn base_name(self) -> &'static str {
         match self {
             Self::Donations => "donations.events",
             Self::Payments => "payments.events",
