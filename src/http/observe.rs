@@ -8,7 +8,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::ConnectionType;
 use actix_web::middleware::Next;
-use actix_web::{Error, ResponseError, web};
+use actix_web::{Error, HttpRequest, ResponseError, web};
 use futures::FutureExt;
 use tokio::time::Instant;
 
@@ -42,11 +42,12 @@ pub async fn observe(
     let incoming = incoming(&request);
     let mut span = server_span(&route, &method, incoming.as_deref());
     let context = span.traceparent().map_or_else(|| Current::continuing(incoming), Current::of);
-    let closes = request.app_data::<web::Data<AppState>>().is_some_and(|state| state.draining.load(Ordering::Acquire));
     METRICS.http_in_flight.inc();
     let mut outcome = trace::within(Some(context), limited(request, next)).await;
     METRICS.http_in_flight.dec();
-    if closes && let Ok(response) = &mut outcome {
+    if let Ok(response) = &mut outcome
+        && is_draining(response.request())
+    {
         // The next request goes to a process that stays.
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
@@ -61,6 +62,11 @@ pub async fn observe(
         span.fail(status.as_str().to_owned());
     }
     outcome
+}
+
+/// Asked when the answer is there: the end may have been announced meanwhile.
+fn is_draining(request: &HttpRequest) -> bool {
+    request.app_data::<web::Data<AppState>>().is_some_and(|state| state.draining.load(Ordering::Acquire))
 }
 
 /// The caller's trace.
