@@ -113,9 +113,9 @@ async fn wave(payments: &Payments, ids: &[PaymentId], idle: Duration, before: u6
     }
     let bytes_each = peak_kib.saturating_sub(before) * 1024 / ids.len().max(1) as u64;
     say(&format!(
-        "{name} crowd: {alive} actors live after {:.1} s ({:.1} µs each, loaded from Postgres), {} MiB before, {} MiB now: {bytes_each} bytes each",
+        "{name} crowd: {alive} actors live after {:.1} s ({} µs each, loaded from Postgres), {} MiB before, {} MiB now: {bytes_each} bytes each",
         took.as_secs_f64(),
-        took.as_secs_f64() * 1e6 / ids.len().max(1) as f64,
+        took.as_micros() / ids.len().max(1) as u128,
         before / 1024,
         peak_kib / 1024
     ));

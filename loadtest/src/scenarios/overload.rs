@@ -42,8 +42,9 @@ const STRIDE: u64 = 37;
 
 /// Connections that find the capacity.
 const CALLERS: usize = 64;
-/// Connections of the crowd: each has one request in flight, so fewer could not bring a server into trouble.
-const CROWD: usize = 1024;
+/// Connections of the crowd: each has one request in flight, so a few hundred would wait their turn as the callers do, and
+/// nobody would ever be too many. About as many as the server lets wait.
+const CROWD: usize = 8192;
 /// What is offered, in capacities.
 const TIMES: f64 = 10.0;
 const NORMAL: f64 = 0.5;
@@ -152,13 +153,16 @@ pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
     run.notes.extend(flooded(&during, &flood, rate));
     run.notes.extend(memory(&[&before, &during, &after]));
     if !session.stop.is_wished() {
-        match recovery(&before, &after) {
-            Ok(seconds) => run.notes.push(format!(
-                "p95 was within {AS_BEFORE} × of before again {:.1} s after the last request of the flood was due",
-                gap.as_secs_f64() + seconds
-            )),
-            Err(fault) => run.faults.push(format!("{name}: {fault}")),
-        }
+        // However it is, it is a figure: a busy machine must not make a run fail.
+        run.notes.push(recovery(&before, &after).map_or_else(
+            |never| format!("NOT RECOVERED: {never}"),
+            |seconds| {
+                format!(
+                    "p95 was within {AS_BEFORE} × of before again {:.1} s after the last request of the flood was due",
+                    gap.as_secs_f64() + seconds
+                )
+            },
+        ));
     }
     run.faults.extend(broken(&during));
     let missed = crowd.missed.load(Ordering::Relaxed);
@@ -218,7 +222,7 @@ fn flooded(during: &Run, flood: &Plan, capacity: f64) -> Vec<String> {
         Pace::Closed => 0.0,
     };
     let mut notes = vec![format!(
-        "offered {}/s over {} connections; {}/s ({:.1} × capacity) were sent, the rest is beyond the generator and counts for nobody",
+        "offered {}/s over {} connections; {}/s ({:.1} × capacity) were sent; for the rest no connection was free, or the generator was too busy: it counts for nobody",
         thousands(offered.round() as u64),
         thousands(flood.connections as u64),
         thousands(reached.round() as u64),
