@@ -42,9 +42,12 @@ const STRIDE: u64 = 37;
 
 /// Connections that find the capacity.
 const CALLERS: usize = 64;
-/// Connections of the crowd: each has one request in flight, so a few hundred would wait their turn as the callers do, and
-/// nobody would ever be too many. About as many as the server lets wait.
-const CROWD: usize = 8192;
+/// Connections of the crowd at least: each has one request in flight. Measured on two cores: with 8,192 of them the generator is
+/// seconds late itself, and the server closes connections on which nothing came (408). `--connections` takes more where there are
+/// cores for it.
+const CROWD: usize = 1024;
+/// A schedule that is so late is the generator's exhaustion: what fails then is not held against the server.
+const EXHAUSTED_US: u64 = 1_000_000;
 /// What is offered, in capacities.
 const TIMES: f64 = 10.0;
 const NORMAL: f64 = 0.5;
@@ -164,7 +167,12 @@ pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
             },
         ));
     }
-    run.faults.extend(broken(&during));
+    let faults = broken(&during);
+    if during.behind.p99_us < EXHAUSTED_US {
+        run.faults.extend(faults);
+    } else {
+        run.notes.extend(faults.iter().map(|fault| format!("{fault}; but the generator was exhausted: no fault")));
+    }
     let missed = crowd.missed.load(Ordering::Relaxed);
     if missed > 0 {
         run.notes.push(format!("{} new webhooks had no payment left and were sent as duplicates", thousands(missed)));
