@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench;
 use crate::clock::unix_millis;
 use crate::database::connect;
-use crate::machine::Machine;
+use crate::machine::{Machine, raise_open_files};
 use crate::plan::DURATION_MAX;
 use crate::progress::say;
 use crate::report::{Report, html, json, table};
@@ -255,6 +255,7 @@ fn ended(outcome: Result<(), String>) -> u8 {
 }
 
 async fn command(command: Command) -> Result<(), String> {
+    raise_open_files();
     let stop = Stop::default();
     let at_once = || {
         end_all_now();

@@ -75,6 +75,14 @@ pub fn resident_kib(pid: u32) -> Option<u64> {
     field(&format!("/proc/{pid}/status"), "VmRSS")?.split_whitespace().next()?.parse().ok()
 }
 
+/// Lets this process, and the servers that it starts, open as many files as the system allows: a crowd needs a connection
+/// each. Where it may not, connections fail, and say so.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }); // up to the maximum anybody may
+}
+
 /// The value of the first line `name: value` of a file.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;

@@ -254,7 +254,9 @@ impl Session {
         let scenario = Arc::clone(scenario);
         let recording = engine::run(plan, &self.target.replicas, scenario, &self.stop, &mut progress).await?;
         let mut run = measures(name, &plan, &recording, promise);
-        let peak_kib = peak_kib.load(Ordering::Relaxed);
+        // A short run may be over before anybody looked.
+        let at_the_end: u64 = self.target.pids().iter().filter_map(|pid| resident_kib(*pid)).sum();
+        let peak_kib = peak_kib.load(Ordering::Relaxed).max(at_the_end);
         if peak_kib > 0 {
             run.memory_kib = Some((before_kib, peak_kib));
             run.notes.push(format!(
