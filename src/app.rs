@@ -276,6 +276,7 @@ impl App {
             reporters: reporters(&config),
             limits: Limits::new(config.rate_limit, config.trusted_proxies.clone()),
             clock: clock.clone(),
+            measuring: tokio::sync::Mutex::default(),
             outbox_measured: tokio::sync::Mutex::default(),
             unknown_measured: tokio::sync::Mutex::default(),
             draining: Arc::clone(&draining),

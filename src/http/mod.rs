@@ -120,6 +120,8 @@ pub struct AppState {
     pub limits: Limits,
     /// The time.
     pub clock: Clock,
+    /// Held while a scrape asks others.
+    pub measuring: tokio::sync::Mutex<()>,
     /// When outbox and messages were last measured for the metrics.
     pub outbox_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// The same of payments that the provider has not answered about.

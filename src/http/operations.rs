@@ -14,6 +14,8 @@ use crate::domain::notice::Channel;
 use crate::gateways::breaker::BreakerState;
 use crate::metrics::METRICS;
 
+/// How long a scrape waits for others.
+const MEASURE_WAIT: Duration = Duration::from_secs(2);
 const MEASURE_PAUSE: Duration = Duration::from_secs(1);
 /// What is told in hours need not be read in seconds: the statement looks at every open payment.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(60);
@@ -96,11 +98,23 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
         METRICS.pool_waiting.with_label_values(&[usage.pool]).set(gauge(usage.waiting));
     }
     METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
-    // Or the metric would be as old as the last question about readiness, which nobody may ask.
-    dependencies(&state).await;
-    measure_queues(&state).await;
-    measure_unknown(&state).await;
+    measure(&state).await;
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
+}
+
+/// Asks what only others know. One scrape at a time does, and not for long: it is while a database hangs that metrics are
+/// looked at.
+async fn measure(state: &AppState) {
+    let Ok(_measuring) = state.measuring.try_lock() else { return };
+    let asked = async {
+        // Or the metric would be as old as the last question about readiness, which nobody may ask.
+        dependencies(state).await;
+        measure_queues(state).await;
+        measure_unknown(state).await;
+    };
+    if tokio::time::timeout(MEASURE_WAIT, asked).await.is_err() {
+        tracing::warn!("the metrics of queues and dependencies are old: somebody does not answer");
+    }
 }
 
 /// Counting long queues is work: once a second is enough for any number of scrapers.
