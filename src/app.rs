@@ -26,6 +26,7 @@ use crate::actors::intake::Intake;
 use crate::actors::notification::Notification;
 use crate::actors::outbox::{Bus, Outbox};
 use crate::actors::payment::Tools;
+use crate::actors::pressure::Pressure;
 use crate::actors::registry::Payments;
 use crate::actors::totals::{CloseStreams, TotalsActor, TotalsMemory};
 use crate::clock::Clock;
@@ -200,9 +201,16 @@ impl App {
         // Signing, TLS and the making of mails are work: couriers share no thread with money.
         let (core, post, shards) = (&arbiters[0], &arbiters[1], &arbiters[2..]);
         let moved = tokio::sync::broadcast::Sender::<DonationMoved>::new(NEWS);
-        let committer = start_in(core, Committer::new(store.clone(), clock.clone(), moved.clone()));
-        let tools =
-            Tools { store: store.clone(), committer: committer.clone(), stripe: stripe.clone(), clock: clock.clone() };
+        let pressure = Pressure::default();
+        let committer =
+            start_in(core, Committer::new(store.clone(), clock.clone(), moved.clone()).telling(pressure.clone()));
+        let tools = Tools {
+            store: store.clone(),
+            committer: committer.clone(),
+            stripe: stripe.clone(),
+            clock: clock.clone(),
+            pressure: pressure.clone(),
+        };
         let payments = Payments::start(shards, Arc::new(tools), None);
         let intake = Intake::new(store.clone(), cache.clone(), committer.clone(), payments.clone(), clock.clone());
         let memory = TotalsMemory::default();
@@ -241,7 +249,7 @@ impl App {
         let (bus, bridge) = bus(&config, core, consumers, news);
         vitals.extend(bridge.iter().map(|bridge| Vital::of("bridge", bridge)));
         let bus = Arc::new(bus);
-        let outbox = start_in(core, Outbox::new(store.clone(), Arc::clone(&bus), clock.clone()));
+        let outbox = start_in(core, Outbox::new(store.clone(), Arc::clone(&bus), clock.clone(), pressure.clone()));
         vitals.push(Vital::of("outbox", &outbox));
         committer.do_send(WakeAfterCommit(outbox.clone().recipient()));
         outbox.do_send(Wake);
@@ -256,11 +264,11 @@ impl App {
             store: store.clone(),
             cache,
             committer,
-            payments,
+            payments: payments.clone(),
             intake,
             totals: totals.clone(),
             totals_memory: memory,
-            openings: Openings::default(),
+            openings: Openings::new(payments.clone(), pressure),
             streams: Streams::within(open_files() / 2),
             bus: Arc::clone(&bus),
             bridge: bridge.clone(),

@@ -125,6 +125,8 @@ pub struct Metrics {
     pub notifications_unknown: IntGaugeVec,
     /// Payments that are being opened at the provider for donors.
     pub payment_openings: IntGauge,
+    /// Payments that wait for others to be opened first.
+    pub payment_openings_waiting: IntGauge,
     /// Live payment actors.
     pub payment_actors: IntGauge,
     /// Payment actors that were revived after a panic.
@@ -284,6 +286,7 @@ impl Metrics {
                 &["channel"],
             ),
             payment_openings: define.gauge("payment_openings", "Payments that are being opened at the provider"),
+            payment_openings_waiting: define.gauge("payment_openings_waiting", "Payments that wait to be opened"),
             payment_actors: define.gauge("payment_actors", "Live payment actors"),
             payment_actor_restarts: define.counter("payment_actor_restarts_total", "Payment actors revived"),
             payment_actor_retirements: define.counter("payment_actor_retirements_total", "Payment actors retired"),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Arbiter};
 use careforall::actors::committer::{CommitCreation, Committer};
 use careforall::actors::payment::{Command, Tools};
+use careforall::actors::pressure::Pressure;
 use careforall::actors::registry::Payments;
 use careforall::clock::Clock;
 use careforall::domain::campaign::{Campaign, CampaignStatus};
@@ -150,7 +151,7 @@ fn tools(config: &tokio_postgres::Config) -> Result<Arc<Tools>, String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let stripe = Stripe::new(StripeSettings::new("sk_test_nobody", "http://127.0.0.1:9".to_owned()));
     let stripe = stripe.map_err(|error| error.to_string())?;
-    Ok(Arc::new(Tools { store, committer, stripe, clock }))
+    Ok(Arc::new(Tools { store, committer, stripe, clock, pressure: Pressure::default() }))
 }
 
 async fn record(tools: &Tools, count: usize) -> Result<Vec<PaymentId>, String> {

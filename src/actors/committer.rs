@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::facts::Wake;
+use super::pressure::{self, Pressure};
 use crate::clock::Clock;
 use crate::domain::ids::DonationId;
 use crate::metrics::METRICS;
@@ -33,6 +34,16 @@ const WAITING: usize = 8192;
 /// How often a batch is sent again when the connection breaks.
 const RESENDS: usize = 3;
 const RESEND_PAUSE: Duration = Duration::from_millis(200);
+
+/// Batches of one kind at the same time: one is decoded and answered while the other is written. Measured at 64 and 256
+/// callers: one was slower, three made smaller batches.
+const SIDE_BY_SIDE: usize = 2;
+/// A batch that takes longer does not hold up the next one of its kind.
+const SLOW: Duration = Duration::from_millis(20);
+/// The kinds of items, each with a queue and a statement of its own.
+const KIND_NAMES: [&str; KINDS] = ["creations", "moves", "answers", "verdicts"];
+const KINDS: usize = 4;
+const CREATIONS: usize = 0;
 
 /// Why something was not committed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,6 +95,7 @@ pub struct DonationMoved {
 }
 
 struct Waiting<T, O> {
+    since: Instant,
     item: T,
     reply: oneshot::Sender<Result<O, CommitError>>,
 }
@@ -96,12 +108,17 @@ pub struct Committer {
     clock: Clock,
     outbox: Option<Recipient<Wake>>,
     moved: tokio::sync::broadcast::Sender<DonationMoved>,
+    pressure: Pressure,
     creations: Queue<Creation, CreationOutcome>,
     moves: Queue<Move, MoveOutcome>,
     answers: Queue<Answer, ()>,
     verdicts: Queue<Answer, ()>,
     idle_writers: usize,
     next_kind: usize,
+    /// When the batches under way began, by kind.
+    under_way: [Vec<Instant>; KINDS],
+    /// A look after slow batches is planned.
+    looks_again: bool,
 }
 
 /// Tells the committer whom to wake after a commit with facts; sent once, when that actor exists.
@@ -117,54 +134,92 @@ impl Committer {
             clock,
             outbox: None,
             moved,
+            pressure: Pressure::default(),
             creations: VecDeque::new(),
             moves: VecDeque::new(),
             answers: VecDeque::new(),
             verdicts: VecDeque::new(),
             idle_writers: WRITERS,
             next_kind: 0,
+            under_way: Default::default(),
+            looks_again: false,
         }
     }
 
-    /// Gives every idle writer a batch of one kind, the kinds in turn.
+    /// The same, telling `pressure` how long donors wait.
+    pub fn telling(self, pressure: Pressure) -> Self {
+        Self { pressure, ..self }
+    }
+
+    /// Whether a batch of this kind may begin, `waiting` being how many wait. While some are under way the next one grows: a
+    /// statement costs much more than one more row in it. A full batch need not grow, and a slow one (a locked row, say) must
+    /// not hold up the others.
+    fn may_begin(&self, kind: usize, waiting: usize) -> bool {
+        let under_way = &self.under_way[kind];
+        waiting > 0
+            && (under_way.len() < SIDE_BY_SIDE
+                || waiting >= BATCH
+                || under_way.iter().all(|began| began.elapsed() >= SLOW))
+    }
+
+    /// Gives idle writers batches of one kind each, the kinds in turn.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        while self.idle_writers > 0 && self.waiting() > 0 {
+        let mut passed_over = 0;
+        while self.idle_writers > 0 && passed_over < KINDS {
             let kind = self.next_kind;
-            self.next_kind = (kind + 1) % 4;
-            match kind {
-                0 if !self.creations.is_empty() => {
-                    let batch = take(&mut self.creations);
-                    self.spawn(ctx, "creations", batch, Store::commit_creations);
-                }
-                1 if !self.moves.is_empty() => {
-                    let batch = take_moves(&mut self.moves);
-                    self.spawn(ctx, "moves", batch, Store::commit_moves);
-                }
-                2 if !self.answers.is_empty() => {
-                    let batch = take(&mut self.answers);
-                    self.spawn(ctx, "answers", batch, Store::commit_answers);
-                }
-                3 if !self.verdicts.is_empty() => {
-                    let batch = take(&mut self.verdicts);
-                    self.spawn(ctx, "verdicts", batch, Store::commit_verdicts);
-                }
-                _ => {}
-            }
+            self.next_kind = (kind + 1) % KINDS;
+            passed_over = if self.begin(kind, ctx) { 0 } else { passed_over + 1 };
+        }
+        if self.idle_writers > 0 && self.waiting() > 0 && !self.looks_again {
+            self.looks_again = true;
+            ctx.run_later(SLOW, |act, ctx| {
+                act.looks_again = false;
+                act.pump(ctx);
+            });
         }
         METRICS.commit_waiting.set(i64::try_from(self.waiting()).unwrap_or(i64::MAX));
+    }
+
+    fn begin(&mut self, kind: usize, ctx: &mut Context<Self>) -> bool {
+        let waiting = [self.creations.len(), self.moves.len(), self.answers.len(), self.verdicts.len()][kind];
+        if !self.may_begin(kind, waiting) {
+            return false;
+        }
+        match kind {
+            CREATIONS => {
+                let batch = take(&mut self.creations);
+                self.spawn(ctx, kind, batch, Store::commit_creations);
+            }
+            1 => {
+                let batch = take_moves(&mut self.moves);
+                self.spawn(ctx, kind, batch, Store::commit_moves);
+            }
+            2 => {
+                let batch = take(&mut self.answers);
+                self.spawn(ctx, kind, batch, Store::commit_answers);
+            }
+            _ => {
+                let batch = take(&mut self.verdicts);
+                self.spawn(ctx, kind, batch, Store::commit_verdicts);
+            }
+        }
+        true
     }
 
     fn waiting(&self) -> usize {
         self.creations.len() + self.moves.len() + self.answers.len() + self.verdicts.len()
     }
 
-    fn spawn<T, O, W>(&mut self, ctx: &mut Context<Self>, kind: &'static str, batch: Vec<Waiting<T, O>>, write: W)
+    fn spawn<T, O, W>(&mut self, ctx: &mut Context<Self>, number: usize, batch: Vec<Waiting<T, O>>, write: W)
     where
         T: Item,
         O: 'static,
         W: AsyncFn(&Store, &Object, &[T], &Clock, bool) -> Result<Vec<O>, StoreError> + 'static,
     {
         self.idle_writers -= 1;
+        let (kind, began) = (KIND_NAMES[number], Instant::now());
+        let waiting_since = batch.first().map_or(began, |first| first.since);
+        self.under_way[number].push(began);
         let (store, clock, moved) = (self.store.clone(), self.clock.clone(), self.moved.clone());
         let job = async move {
             let wrote_facts = write_batch(&store, &clock, kind, batch, write, &moved);
@@ -174,8 +229,14 @@ impl Committer {
                 false
             })
         };
-        ctx.spawn(job.into_actor(self).map(|wrote_facts, act, ctx| {
+        ctx.spawn(job.into_actor(self).map(move |wrote_facts, act, ctx| {
             act.idle_writers += 1;
+            if number == CREATIONS {
+                act.pressure.committed(waiting_since.elapsed(), began.elapsed());
+            }
+            if let Some(place) = act.under_way[number].iter().position(|it| *it == began) {
+                act.under_way[number].swap_remove(place);
+            }
             if wrote_facts && let Some(outbox) = &act.outbox {
                 // A full mailbox has a wake in it already.
                 let _ = outbox.try_send(Wake);
@@ -447,6 +508,10 @@ impl Store {
 
 impl Actor for Committer {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(pressure::INTERVAL, |act, _| act.pressure.adjust());
+    }
 }
 
 impl Supervised for Committer {}
@@ -466,7 +531,7 @@ fn enqueue<T, O: 'static>(queue: &mut Queue<T, O>, item: T) -> ResponseFuture<Re
         return Box::pin(std::future::ready(Err(CommitError::Overloaded)));
     }
     let (reply, answer) = oneshot::channel();
-    queue.push_back(Waiting { item, reply });
+    queue.push_back(Waiting { since: Instant::now(), item, reply });
     Box::pin(async move {
         answer.await.unwrap_or_else(|_| Err(CommitError::Unavailable("the writer went away".to_owned())))
     })

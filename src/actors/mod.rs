@@ -1,6 +1,6 @@
 //! The actors: who owns what, and in which order it happens.
 //!
-//! Reading order: [`committer`] (the one write road), [`payment`] (one payment, one actor), [`registry`] (finds, spawns,
+//! Reading order: [`committer`] (the one write road), [`pressure`] (what gives way to it), [`payment`] (one payment, one actor), [`registry`] (finds, spawns,
 //! revives and retires them), [`outbox`] (committed facts onto the bus), [`bridge`] (from the broker's queues to the
 //! consumers), then the consumers [`totals`], [`notification`], [`audit`], and the [`courier`] that delivers.
 //!
@@ -16,7 +16,8 @@ pub mod intake;
 pub mod notification;
 pub mod outbox;
 pub mod payment;
+pub mod pressure;
 pub mod registry;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod totals;

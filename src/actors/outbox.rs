@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::facts::{Take, TakeError, Wake, hand_to};
+use super::pressure::Pressure;
 use crate::clock::Clock;
 use crate::domain::fact::Fact;
 use crate::domain::retry::{PUBLISH, wait_after};
@@ -31,6 +32,8 @@ const BATCH: i64 = 500;
 const POLL: Duration = Duration::from_secs(1);
 /// How long the outbox waits when the bus or the database is away.
 const AWAY: Duration = Duration::from_millis(500);
+/// The pause between two rounds while donors wait too long.
+const GIVES_WAY: Duration = Duration::from_millis(50);
 
 /// Where facts go.
 pub enum Bus {
@@ -54,14 +57,15 @@ pub struct Outbox {
     store: Store,
     bus: Arc<Bus>,
     clock: Clock,
+    pressure: Pressure,
     working: bool,
     woken: bool,
 }
 
 impl Outbox {
-    /// An outbox over `bus`.
-    pub fn new(store: Store, bus: Arc<Bus>, clock: Clock) -> Self {
-        Self { store, bus, clock, working: false, woken: false }
+    /// An outbox over `bus`, whose rounds give way to donors.
+    pub fn new(store: Store, bus: Arc<Bus>, clock: Clock, pressure: Pressure) -> Self {
+        Self { store, bus, clock, pressure, working: false, woken: false }
     }
 
     fn work(&mut self, ctx: &mut Context<Self>) {
@@ -85,9 +89,16 @@ impl Outbox {
     fn rest(&mut self, round: Result<Round, StoreError>, ctx: &mut Context<Self>) {
         self.working = false;
         match round {
-            Ok(Round::Full) => self.work(ctx),
-            Ok(Round::Done) if self.woken => self.work(ctx),
-            Ok(Round::Done) => {}
+            Ok(Round::Done) if !self.woken => {}
+            // Fewer rounds of more facts each cost the database less, and in a crowd donors wait for it.
+            Ok(Round::Full | Round::Done) if self.pressure.is_high() => {
+                self.working = true;
+                ctx.run_later(GIVES_WAY, |act, ctx| {
+                    act.working = false;
+                    act.work(ctx);
+                });
+            }
+            Ok(Round::Full | Round::Done) => self.work(ctx),
             Ok(Round::Away) => {
                 ctx.run_later(AWAY, Self::work);
             }

@@ -25,6 +25,8 @@ const IN_FLIGHT: usize = 16 * 1024;
 const CHECKS: Duration = Duration::from_secs(2);
 const CHECKS_BATCH: i64 = 200;
 const CHECKS_LEASE_S: i64 = 60;
+/// Looks in a row that give way to donors who wait too long.
+const GIVES_WAY: u32 = 5;
 /// How long a full batch of checks is waited for before the next one is taken.
 const CHECKS_WAIT: Duration = Duration::from_secs(5);
 /// Events are taken up when their payment appears; one that waits longer than this was left behind by a crash.
@@ -96,6 +98,8 @@ pub struct Registry {
     idle: Duration,
     looks_for_checks: bool,
     neighbours: Option<Payments>,
+    /// Looks for checks that gave way in a row.
+    gave_way: u32,
     actors: HashMap<PaymentId, Entry>,
     in_flight: usize,
 }
@@ -115,7 +119,7 @@ pub struct Route {
 
 impl Registry {
     fn new(tools: Arc<Tools>, idle: Duration, looks_for_checks: bool) -> Self {
-        Self { tools, idle, looks_for_checks, neighbours: None, actors: HashMap::new(), in_flight: 0 }
+        Self { tools, idle, looks_for_checks, neighbours: None, gave_way: 0, actors: HashMap::new(), in_flight: 0 }
     }
 
     /// The payment's actor, started if need be; one more command is in flight to it.
@@ -168,6 +172,11 @@ impl Registry {
 
     fn look_for_checks(&mut self, ctx: &mut Context<Self>) {
         let Some(payments) = self.neighbours.clone() else { return };
+        if self.tools.pressure.is_high() && self.gave_way < GIVES_WAY {
+            self.gave_way += 1;
+            return self.look_again(false, ctx);
+        }
+        self.gave_way = 0;
         let tools = Arc::clone(&self.tools);
         let job = async move {
             let due = tools.store.claim_due_checks(tools.clock.now(), CHECKS_LEASE_S, CHECKS_BATCH).await;

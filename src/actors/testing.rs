@@ -13,6 +13,7 @@ mod services;
 use self::services::{TestDatabase, create_database, template, unique_prefix};
 use super::committer::{CommitCreation, CommitError, Committer};
 use super::payment::Tools;
+use super::pressure::Pressure;
 use crate::clock::Clock;
 use crate::domain::campaign::{Campaign, CampaignStatus};
 use crate::domain::donation::NewDonation;
@@ -45,7 +46,7 @@ impl World {
         store.create_campaign(&campaign).await.unwrap();
         let (moved, _) = tokio::sync::broadcast::channel(16);
         let committer = Committer::new(store.clone(), clock.clone(), moved).start();
-        let tools = Tools { store, committer, stripe: nobody(), clock };
+        let tools = Tools { store, committer, stripe: nobody(), clock, pressure: Pressure::default() };
         Self { tools: Arc::new(tools), campaign: campaign.id, database }
     }
 

@@ -156,21 +156,13 @@ fn first_state(donation: &NewDonation, traceparent: String) -> Payment {
 
 /// Has the payment opened, and waits a while for the provider, if it may; the actor goes on whether or not we wait.
 async fn open(state: &AppState, payment: Payment, waits: bool) -> Payment {
-    let Some(opening) = state.openings.begin() else { return payment };
-    let is_waited_for = waits && opening.is_waited_for;
-    let (payments, id) = (state.payments.clone(), payment.id);
-    let command = Command::Open { fresh: Some(Box::new(payment.clone())) };
-    let opened = actix_web::rt::spawn(async move {
-        let opened = payments.send(id, command).await;
-        drop(opening);
-        opened
-    });
-    if !is_waited_for {
-        return payment;
-    }
-    match timeout(PROVIDER_WAIT, opened).await {
-        Ok(Ok(Ok(Reply::State(opened)))) => *opened,
-        _ => payment,
+    let opening = state.openings.open(payment.clone());
+    match opening.filter(|_| waits) {
+        Some(opening) => match timeout(PROVIDER_WAIT, opening).await {
+            Ok(Ok(Ok(Reply::State(opened)))) => *opened,
+            _ => payment,
+        },
+        None => payment,
     }
 }
 

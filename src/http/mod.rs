@@ -29,8 +29,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use actix::{Addr, Recipient};
+use actix_web::dev::HttpServiceFactory;
 use actix_web::http::Method;
-use actix_web::{Resource, Route, web};
+use actix_web::middleware::from_fn;
+use actix_web::{Route, web};
 use tokio::sync::broadcast;
 
 use crate::actors::bridge::Bridge;
@@ -137,7 +139,9 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
     const PATCH: Method = Method::PATCH;
     const DELETE: Method = Method::DELETE;
     cfg.service(
+        // Held against a path in this order: what is asked most stands first.
         web::scope("/api/v1")
+            .service(resource("/campaigns/{id}/totals", [(GET, web::to(totals::show))]))
             .service(resource("/campaigns", [(GET, web::to(campaigns::list)), (POST, web::to(campaigns::create))]))
             .service(resource(
                 "/campaigns/{id}",
@@ -145,7 +149,6 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
             ))
             .service(resource("/campaigns/{id}/close", [(POST, web::to(campaigns::close))]))
             .service(resource("/campaigns/{id}/donations", [(GET, web::to(wall::list))]))
-            .service(resource("/campaigns/{id}/totals", [(GET, web::to(totals::show))]))
             .service(resource("/campaigns/{id}/totals/stream", [(GET, web::to(streams::open))]))
             .service(resource("/donations", [(POST, web::to(donations::create))]))
             .service(resource("/donations/{id}", [(GET, web::to(donations::show))]))
@@ -198,9 +201,10 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 }
 
 /// What can be done at `path`; any other method is answered with 405 and the list of these.
-fn resource<const N: usize>(path: &str, routes: [(Method, Route); N]) -> Resource {
+fn resource<const N: usize>(path: &str, routes: [(Method, Route); N]) -> impl HttpServiceFactory + use<N> {
     let allow = routes.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(", ");
     let others = web::to(move || problem::no_such_method(allow.clone()));
     let resource = web::resource(path).default_service(others);
-    routes.into_iter().fold(resource, |resource, (method, route)| resource.route(route.method(method)))
+    let resource = routes.into_iter().fold(resource, |resource, (method, route)| resource.route(route.method(method)));
+    resource.wrap(from_fn(observe::shielded))
 }

@@ -4,7 +4,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 
-use actix_web::body::MessageBody;
+use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::ConnectionType;
 use actix_web::middleware::Next;
@@ -31,7 +31,6 @@ pub async fn observe(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let began = Instant::now();
-    let route = request.match_pattern().unwrap_or_else(|| NO_ROUTE.to_owned());
     let method = request.method().clone();
     // An unknown method is one label too.
     let method = if method.is_safe() || matches!(method.as_str(), "POST" | "PATCH" | "PUT" | "DELETE") {
@@ -40,7 +39,7 @@ pub async fn observe(
         "other".to_owned()
     };
     let incoming = incoming(&request);
-    let mut span = server_span(&route, &method, incoming.as_deref());
+    let mut span = server_span(&request, &method, incoming.as_deref());
     let context = span.traceparent().map_or_else(|| Current::continuing(incoming), Current::of);
     METRICS.http_in_flight.inc();
     let mut outcome = trace::within(Some(context), limited(request, next)).await;
@@ -51,12 +50,14 @@ pub async fn observe(
         // The next request goes to a process that stays.
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
-    let status = match &outcome {
-        Ok(response) => response.status(),
-        Err(error) => error.as_response_error().status_code(),
+    // Asked of the answer, which knows how it was routed; the request would be held against every route there is.
+    let (route, status) = match &outcome {
+        Ok(response) => (response.request().match_pattern(), response.status()),
+        Err(error) => (None, error.as_response_error().status_code()),
     };
-    METRICS.http_requests.with_label_values(&[route.as_str(), method.as_str(), status.as_str()]).inc();
-    METRICS.http_seconds.with_label_values(&[route.as_str(), method.as_str()]).observe(began.elapsed().as_secs_f64());
+    let route = route.as_deref().unwrap_or(NO_ROUTE);
+    METRICS.http_requests.with_label_values(&[route, method.as_str(), status.as_str()]).inc();
+    METRICS.http_seconds.with_label_values(&[route, method.as_str()]).observe(began.elapsed().as_secs_f64());
     span.set("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.fail(status.as_str().to_owned());
@@ -76,13 +77,14 @@ fn incoming(request: &ServiceRequest) -> Option<String> {
 }
 
 /// The route's pattern and no path: a path may hold anything that somebody typed.
-fn server_span(route: &str, method: &str, incoming: Option<&str>) -> Span {
-    if !trace::is_on() || UNTRACED.iter().any(|start| route.starts_with(start)) {
+fn server_span(request: &ServiceRequest, method: &str, incoming: Option<&str>) -> Span {
+    if !trace::is_on() || UNTRACED.iter().any(|start| request.path().starts_with(start)) {
         return Span::default();
     }
+    let route = request.match_pattern().unwrap_or_else(|| NO_ROUTE.to_owned());
     let mut span = Span::below(Kind::Server, incoming, || format!("{method} {route}"));
     span.set("http.request.method", if method == "other" { "_OTHER".to_owned() } else { method.to_owned() });
-    span.set("http.route", route.to_owned());
+    span.set("http.route", route);
     span.set("url.scheme", "http");
     span
 }
@@ -90,7 +92,7 @@ fn server_span(route: &str, method: &str, incoming: Option<&str>) -> Span {
 async fn limited<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<actix_web::body::EitherBody<B>>, Error> {
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let checked = match request.app_data::<web::Data<AppState>>() {
         // Operators have keys, which are counted nowhere; guessing keys is limited like anything else.
         // The decoded path, as routes are matched by: `/%61pi/` leads to the same handlers.
@@ -108,7 +110,7 @@ async fn limited<B: MessageBody + 'static>(
             Ok(response.map_into_right_body())
         }
         Ok(quoted) => {
-            let mut response = shielded(request, next).await?;
+            let mut response = next.call(request).await?;
             if let Some(quoted) = quoted {
                 quote(&mut response, quoted);
             }
@@ -131,13 +133,17 @@ fn quote<B>(response: &mut ServiceResponse<B>, quoted: Quoted) {
     response.headers_mut().insert(REST, quoted.rest);
 }
 
-async fn shielded<B: MessageBody + 'static>(
+/// A handler's panic is a 500 like any other, under the route of its own.
+pub async fn shielded<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<B>, Error> {
-    let route = request.match_pattern();
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let asked = request.request().clone();
     match AssertUnwindSafe(next.call(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => Err(Problem::internal(format!("a handler panicked, route {route:?}")).into()),
+        Ok(response) => response.map(ServiceResponse::map_into_left_body),
+        Err(_) => {
+            let problem = Problem::internal(format!("a handler panicked, route {:?}", asked.match_pattern()));
+            Ok(ServiceResponse::new(asked, problem.error_response()).map_into_right_body())
+        }
     }
 }

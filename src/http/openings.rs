@@ -1,49 +1,163 @@
-//! Whether a donor waits for the provider: yes, unless asked not to, or too many wait already.
+//! Which payments are opened at the provider now, and which a moment later.
 //!
-//! A donation is committed before its payment is opened at the provider, so nobody needs to wait: the donation's `GET` shows the
-//! `client_secret` once it is there. Past a bound new payments are not even opened at once; the due check of each does that. So
-//! a crowd gets its donations recorded at the speed of the database, and a slow provider fills no memory. Deliberately absent:
-//! the opening itself (`actors::payment`).
+//! A donation is committed before its payment is opened, so nobody needs to wait: the donation's `GET` shows the
+//! `client_secret` once it is there. While few openings are under way and donors do not press, a payment is opened at once, and
+//! its donor may wait for that. Otherwise it waits here, and beyond a bound its due check opens it. So a crowd gets its
+//! donations recorded at the speed of the database, and a slow provider fills no memory. Deliberately absent: the opening
+//! itself (`actors::payment`).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix_web::HttpRequest;
+use actix_web::rt;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
+use crate::actors::payment::{Command, PaymentError, Reply};
+use crate::actors::pressure::{INTERVAL, Pressure};
+use crate::actors::registry::Payments;
+use crate::domain::payment::Payment;
 use crate::metrics::METRICS;
 
-/// Openings under way up to which donors wait for theirs: four rounds of the calls that the provider takes at a time.
-const WAITED_FOR: usize = 256;
-/// Openings under way at most; the payments of later donations are opened by their due checks.
-const UNDER_WAY: usize = 4096;
+/// Openings under way at most: four rounds of the calls that the provider takes at a time.
+const UNDER_WAY: usize = 256;
+/// Payments that wait here at most; those of later donations are opened by their due checks.
+const WAITING: usize = 16_384;
 /// The client wants its answer at once (RFC 7240, section 4.1).
 const RESPOND_ASYNC: &str = "respond-async";
 
-/// The openings that are under way in this process.
-#[derive(Clone, Default)]
-pub struct Openings(Arc<AtomicUsize>);
+/// The openings of this process.
+#[derive(Clone)]
+pub struct Openings(Arc<Shared>);
 
-/// One opening under way, until it is dropped.
-pub struct Opening {
-    count: Arc<AtomicUsize>,
-    /// Whether few enough are under way to wait for this one.
-    pub is_waited_for: bool,
+/// An opening that is under way, and that one may wait for.
+pub type Opening = JoinHandle<Result<Reply, PaymentError>>;
+
+struct Shared {
+    payments: Payments,
+    pressure: Pressure,
+    book: Mutex<Book>,
+    /// A place is free, or somebody waits.
+    news: Notify,
 }
 
-impl Openings {
-    /// A place for one more; `None` where the due check must do it.
-    pub fn begin(&self) -> Option<Opening> {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let opening = Opening { count: Arc::clone(&self.0), is_waited_for: before < WAITED_FOR };
-        METRICS.payment_openings.set(i64::try_from(before + 1).unwrap_or(i64::MAX));
-        (before < UNDER_WAY).then_some(opening)
+/// Who is where.
+#[derive(Default)]
+struct Book {
+    under_way: usize,
+    waiting: VecDeque<Box<Payment>>,
+}
+
+/// What becomes of a payment that was just recorded.
+enum Turn {
+    /// It has a place.
+    Now(Box<Payment>),
+    /// It waits for one.
+    Later,
+    /// Too many wait.
+    DueCheck,
+}
+
+impl Book {
+    /// A newcomer's turn; nobody overtakes those who wait.
+    fn enter(&mut self, payment: Box<Payment>, leave: impl FnOnce() -> bool) -> Turn {
+        if self.waiting.is_empty() && self.takes_a_place(leave) {
+            return Turn::Now(payment);
+        }
+        if self.waiting.len() >= WAITING {
+            return Turn::DueCheck;
+        }
+        self.waiting.push_back(payment);
+        Turn::Later
+    }
+
+    /// The next of those who wait, with a place.
+    fn next(&mut self, leave: impl FnOnce() -> bool) -> Option<Box<Payment>> {
+        if self.waiting.is_empty() || !self.takes_a_place(leave) {
+            return None;
+        }
+        self.waiting.pop_front()
+    }
+
+    fn takes_a_place(&mut self, leave: impl FnOnce() -> bool) -> bool {
+        let has_place = self.under_way < UNDER_WAY && leave();
+        self.under_way += usize::from(has_place);
+        has_place
     }
 }
 
-impl Drop for Opening {
+impl Openings {
+    /// Openings that give way to donors; must be made where tasks can be spawned.
+    pub fn new(payments: Payments, pressure: Pressure) -> Self {
+        let openings = Self(Arc::new(Shared { payments, pressure, book: Mutex::default(), news: Notify::new() }));
+        rt::spawn(openings.clone().begin_those_that_wait());
+        openings
+    }
+
+    /// Opens a payment that was just recorded: now, where there is a place, or later.
+    pub fn open(&self, payment: Payment) -> Option<Opening> {
+        let turn = self.book().enter(Box::new(payment), || self.0.pressure.admits());
+        match turn {
+            Turn::Now(payment) => Some(self.begin(payment)),
+            Turn::Later => {
+                METRICS.payment_openings_waiting.inc();
+                self.0.news.notify_one();
+                None
+            }
+            Turn::DueCheck => None,
+        }
+    }
+
+    async fn begin_those_that_wait(self) {
+        loop {
+            // Leave may come with the next interval alone.
+            let wait = !self.book().waiting.is_empty();
+            if wait {
+                let _ = timeout(INTERVAL, self.0.news.notified()).await;
+            } else {
+                self.0.news.notified().await;
+            }
+            while let Some(payment) = self.next() {
+                drop(self.begin(payment));
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Box<Payment>> {
+        let next = self.book().next(|| self.0.pressure.admits());
+        if next.is_some() {
+            METRICS.payment_openings_waiting.dec();
+        }
+        next
+    }
+
+    /// It goes on whether or not anybody waits for it.
+    fn begin(&self, payment: Box<Payment>) -> Opening {
+        METRICS.payment_openings.inc();
+        let place = Place(self.clone());
+        rt::spawn(async move {
+            let id = payment.id;
+            let opened = place.0.0.payments.send(id, Command::Open { fresh: Some(payment) }).await;
+            drop(place);
+            opened
+        })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the openings that are under way, until it is dropped.
+struct Place(Openings);
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let before = self.count.fetch_sub(1, Ordering::Relaxed);
-        METRICS.payment_openings.set(i64::try_from(before.saturating_sub(1)).unwrap_or(i64::MAX));
+        METRICS.payment_openings.dec();
+        self.0.book().under_way -= 1;
+        self.0.0.news.notify_one();
     }
 }
 
@@ -61,15 +175,28 @@ mod tests {
     use actix_web::test::TestRequest;
 
     use super::*;
+    use crate::actors::testing::new_payment;
 
     #[test]
-    fn donors_wait_for_a_few_openings_and_past_the_bound_none_begins() {
-        let openings = Openings::default();
-        let mut begun: Vec<Opening> = (0..UNDER_WAY).map(|_| openings.begin().unwrap()).collect();
-        assert_eq!(begun.iter().filter(|opening| opening.is_waited_for).count(), WAITED_FOR);
-        assert!(openings.begin().is_none());
-        begun.truncate(WAITED_FOR - 1);
-        assert!(openings.begin().is_some_and(|opening| opening.is_waited_for));
+    fn payments_are_opened_in_turn_and_past_the_bounds_by_their_due_checks() {
+        let mut book = Book::default();
+        let mut enter = |leave: bool| match book.enter(Box::new(new_payment(2500)), || leave) {
+            Turn::Now(_) => "now",
+            Turn::Later => "later",
+            Turn::DueCheck => "due check",
+        };
+        assert!((0..UNDER_WAY).all(|_| enter(true) == "now"));
+        assert!((0..WAITING).all(|_| enter(true) == "later"), "all places are taken");
+        assert_eq!(enter(true), "due check");
+        assert!(book.next(|| true).is_none());
+        book.under_way -= 2;
+        assert!(
+            matches!(book.enter(Box::new(new_payment(2500)), || true), Turn::DueCheck),
+            "nobody overtakes those who wait"
+        );
+        assert!(book.next(|| false).is_none(), "donors press");
+        assert!(book.next(|| true).is_some() && book.next(|| true).is_some() && book.next(|| true).is_none());
+        assert_eq!((book.under_way, book.waiting.len()), (UNDER_WAY, WAITING - 2));
     }
 
     #[test]

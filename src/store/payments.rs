@@ -4,9 +4,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::pool::{execute, query, query_opt};
+use super::pool::{execute, query, query_opt, query_planned_anew};
 use super::{Store, StoreError};
 use crate::domain::ids::PaymentId;
 use crate::domain::money::Currency;
@@ -96,11 +97,11 @@ impl Store {
         cursor: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<PaymentRow>, StoreError> {
-        let client = self.pools.reader().await?;
+        let mut client = self.pools.reader().await?;
         let status = filter.status.map(PaymentStatus::as_str);
-        let rows =
-            query(&client, LIST, &[&cursor, &status, &filter.campaign_id, &filter.intent_id, &filter.flagged, &limit])
-                .await?;
+        let values: [&(dyn ToSql + Sync); 6] =
+            [&cursor, &status, &filter.campaign_id, &filter.intent_id, &filter.flagged, &limit];
+        let rows = query_planned_anew(&mut client, LIST, &values).await?;
         Ok(rows.iter().map(payment_row).collect())
     }
 

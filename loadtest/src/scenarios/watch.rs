@@ -28,8 +28,8 @@ use crate::recording::{Outcome, SUCH_AS};
 
 const SERIES: [&str; 3] = ["read", "read with min_version", "capture"];
 const CAPTURE: usize = 2;
-/// How long the levels may take to agree once the captures have ended.
-const AGREE: Duration = Duration::from_secs(10);
+/// How long the levels may take to agree once the captures have ended: for 30 s Redis is not believed after a renewal failed.
+const AGREE: Duration = Duration::from_secs(40);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 struct Watch {

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// How long tokens are saved up where messages wait for them.
+const LOT: Duration = Duration::from_millis(100);
+
 /// So many messages in so much time, none of it saved up beyond one such time.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
@@ -19,6 +22,12 @@ impl Rate {
     /// What one message costs in time.
     fn each(self) -> Duration {
         self.per / self.count.max(1)
+    }
+
+    /// Tokens that are handed out together: what comes in [`LOT`]. A claim costs much more than one more message in it.
+    fn lot(self) -> u32 {
+        let lots = self.per.as_nanos() / LOT.as_nanos();
+        u32::try_from(u128::from(self.count) / lots.max(1)).unwrap_or(u32::MAX).max(1)
     }
 }
 
@@ -37,12 +46,13 @@ impl Pace {
         Self { rate, full_at: now }
     }
 
-    /// How many messages may be sent now.
+    /// How many messages may be sent now: none, or a lot at least.
     pub fn room(&self, now: Instant) -> usize {
         let Some(rate) = self.rate else { return usize::MAX };
         let missing = self.full_at.saturating_duration_since(now);
         let tokens = rate.per.saturating_sub(missing).as_nanos() / rate.each().as_nanos().max(1);
-        usize::try_from(tokens).unwrap_or(usize::MAX).min(rate.count as usize)
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX).min(rate.count);
+        if tokens < rate.lot() { 0 } else { tokens as usize }
     }
 
     /// Takes the token of one message.
@@ -52,10 +62,10 @@ impl Pace {
         }
     }
 
-    /// How long until there is a token.
+    /// How long until there is a lot.
     pub fn wait(&self, now: Instant) -> Duration {
         let Some(rate) = self.rate else { return Duration::ZERO };
-        let next = self.full_at + rate.each();
+        let next = self.full_at + rate.each() * rate.lot();
         next.saturating_duration_since(now).saturating_sub(rate.per)
     }
 }
@@ -77,6 +87,16 @@ mod tests {
         assert_eq!((pace.room(later), pace.wait(later)), (2, Duration::ZERO));
         let much_later = now + Duration::from_secs(3600);
         assert_eq!(pace.room(much_later), 10, "what was not used is not saved up");
+    }
+
+    #[test]
+    fn at_a_high_rate_tokens_come_in_lots() {
+        let now = Instant::now();
+        let mut pace = Pace::new(Some(Rate { count: 100, per: Duration::from_secs(1) }), now);
+        (0..95).for_each(|_| pace.take(now));
+        assert_eq!((pace.room(now), pace.wait(now)), (0, Duration::from_millis(50)), "five tokens are no lot yet");
+        let later = now + Duration::from_millis(50);
+        assert_eq!((pace.room(later), pace.wait(later)), (10, Duration::ZERO));
     }
 
     #[test]

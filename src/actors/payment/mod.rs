@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::committer::{CommitError, Committer};
+use super::pressure::Pressure;
 use crate::clock::Clock;
 use crate::domain::ids::PaymentId;
 use crate::domain::payment::command::Refusal;
@@ -41,6 +42,8 @@ pub struct Tools {
     pub stripe: Stripe,
     /// The time.
     pub clock: Clock,
+    /// What checks give way to.
+    pub pressure: Pressure,
 }
 
 /// What a payment can be told or asked.

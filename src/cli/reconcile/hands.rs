@@ -10,6 +10,7 @@ use actix::Arbiter;
 use crate::actors::committer::Committer;
 use crate::actors::intake::Intake;
 use crate::actors::payment::{Command, EventAnswer, PaymentError, Reply, Tools};
+use crate::actors::pressure::Pressure;
 use crate::actors::registry::Payments;
 use crate::app::start_in;
 use crate::clock::Clock;
@@ -39,8 +40,13 @@ impl Hands {
         let arbiter = Arbiter::new();
         let moved = tokio::sync::broadcast::Sender::new(NEWS);
         let committer = start_in(&arbiter, Committer::new(store.clone(), clock.clone(), moved));
-        let tools =
-            Tools { store: store.clone(), committer: committer.clone(), stripe: stripe.clone(), clock: clock.clone() };
+        let tools = Tools {
+            store: store.clone(),
+            committer: committer.clone(),
+            stripe: stripe.clone(),
+            clock: clock.clone(),
+            pressure: Pressure::default(),
+        };
         let payments = Payments::start_quietly(std::slice::from_ref(&arbiter), Arc::new(tools));
         let intake = Intake::new(store.clone(), cache, committer, payments.clone(), clock);
         Ok(Self { payments, intake, arbiter })

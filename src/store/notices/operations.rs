@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::domain::ids::NoticeId;
 use crate::domain::notice::{CallbackKind, Channel, NoticeKind, NoticeStatus, test_body};
 use crate::store::dead_letters::Chosen;
-use crate::store::pool::{query, query_opt};
+use crate::store::pool::{query, query_opt, query_planned_anew};
 use crate::store::{Store, StoreError};
 
 const LIST: &str = include_str!("../../../sql/queries/notices/list_notices.sql");
@@ -99,11 +99,11 @@ impl Store {
         cursor: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<NoticeRow>, StoreError> {
-        let client = self.pools.reader().await?;
+        let mut client = self.pools.reader().await?;
         let status = filter.status.map(NoticeStatus::as_str);
         let channel = filter.channel.map(Channel::as_str);
-        let rows = query(
-            &client,
+        let rows = query_planned_anew(
+            &mut client,
             LIST,
             &[
                 &cursor,
