@@ -17,6 +17,7 @@ mod gateway;
 mod letters;
 mod life;
 mod live_totals;
+mod migrations;
 mod notifications;
 mod operators;
 mod outage;

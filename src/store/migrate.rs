@@ -1,4 +1,7 @@
 //! Migrations, under a lock, so that any number of processes may start at once.
+//!
+//! A schema that is newer than this program is left as it is: migrations only add (`docs/operating.md`, "Upgrade"), so a
+//! replica of the release before may start beside the new ones, and a release may be taken back.
 
 use tokio_postgres::{Config, NoTls};
 
@@ -35,10 +38,9 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, StoreError> {
     let (mut client, connection) = config.connect(NoTls).await?;
     let connection = tokio::spawn(connection);
     client.batch_execute(LOCK_MIGRATIONS).await?;
-    let report = embedded_migrations::migrations::runner()
-        .run_async(&mut client)
-        .await
-        .map_err(|error| StoreError::Refused(format!("migration failed: {error}")))?;
+    let runner = embedded_migrations::migrations::runner().set_abort_missing(false);
+    let report = runner.run_async(&mut client).await.map_err(failed)?;
+    nothing_was_passed_over(&runner, &mut client).await?;
     client.execute(REMEMBER_CLUSTER, &[]).await?;
     let is_remembered: bool = client.query_one(IS_REMEMBERED_CLUSTER, &[]).await?.get(0);
     if !is_remembered {
@@ -48,4 +50,22 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, StoreError> {
     drop(client); // ends the session, and with it the lock
     let _ = connection.await;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// A migration of ours that is numbered below an applied one would be passed over in silence.
+async fn nothing_was_passed_over(runner: &refinery::Runner, client: &mut Client) -> Result<(), StoreError> {
+    let known = runner.get_applied_migrations_async(client).await.map_err(failed)?;
+    let newest = |of: &[refinery::Migration]| of.iter().map(refinery::Migration::version).max();
+    if newest(&known) > newest(runner.get_migrations()) {
+        tracing::info!("the schema is newer than this program, which goes on with it as it is");
+    }
+    let is_missing = |ours: &&refinery::Migration| known.iter().all(|it| it.version() != ours.version());
+    match runner.get_migrations().iter().find(is_missing) {
+        Some(ours) => Err(StoreError::Refused(format!("migration {ours} is numbered below one that was applied"))),
+        None => Ok(()),
+    }
+}
+
+fn failed(error: refinery::Error) -> StoreError {
+    StoreError::Refused(format!("migration failed: {error}"))
 }
