@@ -1,4 +1,4 @@
-//! Programs of two releases on one schema.
+//! Programs of two releases on one schema, and migrations that hold nobody up.
 //!
 //! Deliberately absent: what each migration does.
 
@@ -9,8 +9,8 @@ use careforall::store::migrate::migrate;
 use futures::future::join_all;
 use tokio_postgres::Client;
 
-use crate::support::Setup;
-use crate::support::services::{TestDatabase, create_database};
+use crate::support::services::{TestDatabase, create_database, wait_until};
+use crate::support::{DEADLINE, Setup};
 
 mod embedded {
     refinery::embed_migrations!("sql/migrations");
@@ -78,4 +78,28 @@ async fn many_processes_may_start_at_once_on_an_empty_database() {
     let distinct: BTreeSet<&String> = names.iter().collect();
     assert_eq!((names.len(), distinct.len()), (newest() as usize, newest() as usize), "{names:?}");
     assert_eq!(applied(&database.connect().await).await, (1..=newest()).collect::<Vec<_>>());
+}
+
+/// Whether a migration waits for the table of messages.
+async fn waits(client: &Client) -> bool {
+    let sql = "select count(*) from pg_locks where not granted and relation = 'notifications.notifications'::regclass
+                  and mode = 'AccessExclusiveLock'";
+    client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0
+}
+
+#[tokio::test]
+async fn a_migration_gives_way_to_those_who_use_its_table_and_goes_on_when_a_backup_is_done() {
+    let database = database_of_version(2).await;
+    let (backup, donor) = (database.connect().await, database.connect().await);
+    // As `pg_dump` does, for as long as it reads.
+    backup.batch_execute("begin; lock table notifications.notifications in access share mode").await.unwrap();
+    let config = database.url().parse().unwrap();
+    let migrating = tokio::spawn(async move { migrate(&config).await });
+    wait_until("the migration waits", DEADLINE, async || waits(&donor).await).await;
+    // A donor comes after it, with the patience that every statement of ours has.
+    donor.batch_execute("set lock_timeout = '5s'; select count(*) from notifications.notifications").await.unwrap();
+    backup.batch_execute("commit").await.unwrap();
+    let names = migrating.await.unwrap().unwrap();
+    assert_eq!(names.len(), newest() as usize - 2, "{names:?}");
+    assert_eq!(applied(&donor).await, (1..=newest()).collect::<Vec<_>>());
 }
