@@ -9,6 +9,7 @@ mod support;
 mod access;
 mod backup;
 mod bad_input;
+mod campaigns;
 mod canary;
 mod crash;
 mod deploy;

@@ -23,6 +23,8 @@ const DESCRIPTION_MAX_CHARS: usize = 10_000;
 /// The largest goal, in minor units: far above any campaign, far below what a sum could overflow at.
 const GOAL_MAX_MINOR: i64 = 1_000_000_000_000_000;
 const ANSWER_HOURS: i64 = 24;
+/// How often a change is decided again because somebody else was quicker.
+const UPDATE_TRIES: usize = 8;
 
 /// The body of `POST /campaigns`.
 #[derive(Deserialize)]
@@ -42,7 +44,7 @@ pub struct NewCampaign {
 }
 
 /// The body of `PATCH /campaigns/{id}`.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignPatch {
     title: Option<String>,
@@ -146,34 +148,49 @@ pub async fn change(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, Problem> {
     operator(&request, &state, "campaigns:write").await?;
-    let campaign = body.value.apply(find(&request, &state).await?, state.clock.now())?;
-    update(&state, &campaign).await?;
-    Ok(HttpResponse::Ok().json(campaign))
+    let patch = body.value;
+    update(&request, &state, |campaign| patch.clone().apply(campaign).map(Some)).await
 }
 
 /// `POST /campaigns/{id or slug}/close`: it takes no donations any more; captures that come late still count. Closing it once
 /// more changes nothing.
 pub async fn close(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     operator(&request, &state, "campaigns:write").await?;
-    let campaign = find(&request, &state).await?;
-    match campaign.status {
-        CampaignStatus::Completed => Ok(HttpResponse::Ok().json(campaign)),
+    update(&request, &state, |campaign| match campaign.status {
+        CampaignStatus::Completed => Ok(None),
         CampaignStatus::Cancelled => Err(Problem::conflict("campaign-cancelled", "the campaign was cancelled")),
         CampaignStatus::Active | CampaignStatus::Paused => {
-            let now = state.clock.now();
-            let closed = Campaign { status: CampaignStatus::Completed, updated_at: now, ..campaign };
-            update(&state, &closed).await?;
-            Ok(HttpResponse::Ok().json(closed))
+            Ok(Some(Campaign { status: CampaignStatus::Completed, ..campaign }))
         }
-    }
+    })
+    .await
 }
 
-/// Writes it down. Totals show the goal: the next reader gets the new one, on every replica once Redis has it.
-async fn update(state: &AppState, campaign: &Campaign) -> Result<(), Problem> {
-    state.store.update_campaign(campaign).await?;
-    let _ = state.totals.send(DropTotals(vec![campaign.id])).await;
-    let _ = state.totals.send(GetFreshTotals { id: campaign.id }).await; // what fails here is right again in a moment
-    Ok(())
+/// Writes down what `change` makes of the campaign, decided again where somebody else was quicker; `None` leaves it as it is.
+async fn update(
+    request: &HttpRequest,
+    state: &AppState,
+    change: impl Fn(Campaign) -> Result<Option<Campaign>, Problem>,
+) -> Result<HttpResponse, Problem> {
+    for _ in 0..UPDATE_TRIES {
+        let read = find(request, state).await?;
+        let read_at = read.updated_at;
+        let Some(changed) = change(read.clone())? else { return Ok(HttpResponse::Ok().json(read)) };
+        // Later than what was read, whatever the clock says: no two states of a campaign have one time.
+        let updated_at = state.clock.now().max(read_at + time::Duration::MICROSECOND);
+        let changed = Campaign { updated_at, ..changed };
+        if state.store.update_campaign(&changed, read_at).await? {
+            show_anew(state, changed.id).await;
+            return Ok(HttpResponse::Ok().json(changed));
+        }
+    }
+    Err(Problem::conflict("campaign-busy", "Others keep changing the campaign; try again."))
+}
+
+/// Totals show the goal: the next reader gets the new one, on every replica once Redis has it.
+async fn show_anew(state: &AppState, id: CampaignId) {
+    let _ = state.totals.send(DropTotals(vec![id])).await;
+    let _ = state.totals.send(GetFreshTotals { id }).await; // what fails here is right again in a moment
 }
 
 impl NewCampaign {
@@ -215,7 +232,7 @@ impl NewCampaign {
 }
 
 impl CampaignPatch {
-    fn apply(self, mut campaign: Campaign, now: OffsetDateTime) -> Result<Campaign, Problem> {
+    fn apply(self, mut campaign: Campaign) -> Result<Campaign, Problem> {
         let mut errors = Vec::new();
         if let Some(title) =
             self.title.as_deref().and_then(|title| checked(&mut errors, "/title", line(title, TITLE_MAX_CHARS)))
@@ -229,7 +246,6 @@ impl CampaignPatch {
         campaign.starts_at = self.starts_at.or(campaign.starts_at);
         campaign.ends_at = self.ends_at.or(campaign.ends_at);
         check_dates(&mut errors, campaign.starts_at, campaign.ends_at);
-        campaign.updated_at = now;
         if errors.is_empty() { Ok(campaign) } else { Err(Problem::invalid(errors)) }
     }
 }

@@ -1,5 +1,6 @@
 //! Campaigns.
 
+use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -59,10 +60,11 @@ impl Store {
         rows.into_iter().map(Campaign::try_from).collect()
     }
 
-    /// Writes a campaign's changeable details.
-    pub async fn update_campaign(&self, it: &Campaign) -> Result<(), StoreError> {
+    /// Writes a campaign's changeable details; `false` where it is not any more what was read with `read_at` as its
+    /// `updated_at`.
+    pub async fn update_campaign(&self, it: &Campaign, read_at: OffsetDateTime) -> Result<bool, StoreError> {
         let client = self.pools.reader().await?;
-        execute(
+        let updated = execute(
             &client,
             UPDATE,
             &[
@@ -74,10 +76,11 @@ impl Store {
                 &it.starts_at,
                 &it.ends_at,
                 &it.updated_at,
+                &read_at,
             ],
         )
-        .await
-        .map(drop)
+        .await?;
+        Ok(updated == 1)
     }
 }
 
