@@ -51,3 +51,32 @@ async fn changes_at_once_are_all_kept_and_a_closed_campaign_stays_closed() {
     assert_eq!((&seen["title"], &seen["goal_minor"], &seen["status"]), expected, "{seen}");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_campaign_and_the_answer_under_its_key_are_there_both_or_none() {
+    let app = Setup::new().await.start().await;
+    let client = app.setup.database.connect().await;
+    let trouble = "create function trouble() returns trigger language plpgsql as $$
+                   begin raise exception 'no room' using errcode = '53100'; end $$;
+                   create trigger trouble before insert or update on payments.idempotency_keys
+                       for each row execute function trouble();";
+    client.batch_execute(trouble).await.unwrap();
+    let body = json!({"slug": "wells", "title": "Wells", "currency": "EUR"});
+    let request = || app.operator(Method::POST, "/api/v1/campaigns").header("Idempotency-Key", "one").json(&body);
+    let (status, problem) = read(request()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+    client.batch_execute("drop trigger trouble on payments.idempotency_keys").await.unwrap();
+    let (status, made) = read(request()).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert_eq!(read(request()).await, (StatusCode::CREATED, made));
+    // Another campaign with the slug is refused, and its key is free for another try.
+    let other = async |slug: &str| {
+        let body = json!({"slug": slug, "title": "Other wells", "currency": "EUR"});
+        let request = app.operator(Method::POST, "/api/v1/campaigns").header("Idempotency-Key", "two");
+        read(request.json(&body)).await
+    };
+    let (status, problem) = other("wells").await;
+    assert_eq!((status, text(&problem["type"])), (StatusCode::CONFLICT, "urn:careforall:problem:slug-taken"));
+    assert_eq!(other("other-wells").await.0, StatusCode::CREATED);
+    app.finish().await;
+}

@@ -8,21 +8,20 @@ use uuid::Uuid;
 use super::AppState;
 use super::access::operator;
 use super::extract::{Json, limit, query};
-use super::idempotency::{answer, claimed_key};
+use super::idempotency::{answer, claimed_key, once};
+use super::notifications::as_body;
 use super::problem::{FieldError, Problem};
-use crate::actors::committer::CommitVerdict;
 use crate::actors::totals::{DropTotals, GetFreshTotals};
 use crate::domain::campaign::{Campaign, CampaignStatus, is_slug};
 use crate::domain::donor::{line, paragraph};
 use crate::domain::ids::CampaignId;
 use crate::domain::money::Currency;
-use crate::store::{Answer, ClaimedKey};
+use crate::store::campaigns::create_campaign;
 
 const TITLE_MAX_CHARS: usize = 200;
 const DESCRIPTION_MAX_CHARS: usize = 10_000;
 /// The largest goal, in minor units: far above any campaign, far below what a sum could overflow at.
 const GOAL_MAX_MINOR: i64 = 1_000_000_000_000_000;
-const ANSWER_HOURS: i64 = 24;
 /// How often a change is decided again because somebody else was quicker.
 const UPDATE_TRIES: usize = 8;
 
@@ -115,30 +114,25 @@ pub async fn create(
 ) -> Result<HttpResponse, Problem> {
     let operator = operator(&request, &state, "campaigns:write").await?;
     let key = claimed_key(&request, &operator.id.to_string(), &body.raw)?;
-    if let Some(replay) = replay(&state, key.as_ref()).await? {
-        return Ok(replay);
-    }
     let campaign = body.value.check(state.clock.now())?;
-    if !state.store.create_campaign(&campaign).await? {
-        let detail = format!("There is a campaign with the slug {:?} already.", campaign.slug);
-        return Err(Problem::conflict("slug-taken", detail));
-    }
-    let body = serde_json::to_string(&campaign).map_err(Problem::internal)?;
-    if let Some(key) = key {
-        let expires_at = state.clock.now() + time::Duration::hours(ANSWER_HOURS);
-        let answer = Answer { key, status: 201, body: body.clone(), expires_at };
-        state.committer.send(CommitVerdict(answer)).await.map_err(Problem::unavailable)??;
-    }
-    Ok(answer(201, body, false))
+    let (body, replayed) = once(&state, key.as_ref(), 201, async |transaction| {
+        if create_campaign(transaction, &campaign).await? {
+            as_body(&campaign).map(Ok)
+        } else {
+            Ok(Err(SlugTaken(campaign.slug.clone())))
+        }
+    })
+    .await?;
+    Ok(answer(201, body, replayed))
 }
 
-async fn replay(state: &AppState, key: Option<&ClaimedKey>) -> Result<Option<HttpResponse>, Problem> {
-    let Some(key) = key else { return Ok(None) };
-    let Some(known) = state.store.load_answer(&key.scope, &key.key).await? else { return Ok(None) };
-    if known.fingerprint != key.fingerprint {
-        return Err(Problem::key_mismatch());
+/// Another campaign has that slug.
+struct SlugTaken(String);
+
+impl From<SlugTaken> for Problem {
+    fn from(SlugTaken(slug): SlugTaken) -> Self {
+        Self::conflict("slug-taken", format!("There is a campaign with the slug {slug:?} already."))
     }
-    Ok(known.answer.map(|(status, body)| answer(status, body, true)))
 }
 
 /// `PATCH /campaigns/{id or slug}`
