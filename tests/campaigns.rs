@@ -80,3 +80,27 @@ async fn a_campaign_and_the_answer_under_its_key_are_there_both_or_none() {
     assert_eq!(other("other-wells").await.0, StatusCode::CREATED);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn null_takes_away_what_a_campaign_may_be_without_and_what_is_absent_stays() {
+    let app = Setup::new().await.start().await;
+    let all = json!({
+        "description": "for the dry season", "goal_minor": 1000, "starts_at": "2001-01-01T00:00:00Z",
+        "ends_at": "2999-01-01T00:00:00Z",
+    });
+    let campaign = app.campaign_with(all.clone()).await;
+    let (status, seen) = patch(&app, &campaign, json!({"title": "Deeper wells"})).await;
+    assert_eq!(status, StatusCode::OK, "{seen}");
+    for (name, value) in all.as_object().unwrap() {
+        assert_eq!(&seen[name], value, "{name} was not spoken of");
+        let (status, seen) = patch(&app, &campaign, json!({name: null})).await;
+        assert_eq!((status, &seen[name]), (StatusCode::OK, &Value::Null), "{seen}");
+        assert_eq!(now(&app, &campaign).await[name], Value::Null);
+    }
+    assert_eq!(now(&app, &campaign).await["title"], "Deeper wells");
+    // What is wrong is refused as before.
+    for bad in [json!({"goal_minor": 0}), json!({"ends_at": "1969-01-01T00:00:00Z"})] {
+        assert_eq!(patch(&app, &campaign, bad.clone()).await.0, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
+    }
+    app.finish().await;
+}

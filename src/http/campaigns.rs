@@ -1,7 +1,7 @@
 //! Campaigns: shown to everybody, made and changed by operators.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -42,18 +42,29 @@ pub struct NewCampaign {
     ends_at: Option<OffsetDateTime>,
 }
 
-/// The body of `PATCH /campaigns/{id}`.
+/// The body of `PATCH /campaigns/{id}`: what is absent stays, and `null` takes away what a campaign may be without.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignPatch {
     title: Option<String>,
-    description: Option<String>,
-    goal_minor: Option<i64>,
+    #[serde(default, deserialize_with = "removable")]
+    description: Option<Option<String>>,
+    #[serde(default, deserialize_with = "removable")]
+    goal_minor: Option<Option<i64>>,
     status: Option<CampaignStatus>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    starts_at: Option<OffsetDateTime>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    ends_at: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "removable_date")]
+    starts_at: Option<Option<OffsetDateTime>>,
+    #[serde(default, deserialize_with = "removable_date")]
+    ends_at: Option<Option<OffsetDateTime>>,
+}
+
+/// By itself serde takes `null` for an absent field.
+fn removable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn removable_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<OffsetDateTime>>, D::Error> {
+    time::serde::rfc3339::option::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -233,12 +244,14 @@ impl CampaignPatch {
         {
             campaign.title = title;
         }
-        campaign.description = description(&mut errors, self.description).or(campaign.description);
-        check_goal(&mut errors, self.goal_minor);
-        campaign.goal_minor = self.goal_minor.or(campaign.goal_minor);
+        if let Some(text) = self.description {
+            campaign.description = description(&mut errors, text);
+        }
+        campaign.goal_minor = self.goal_minor.unwrap_or(campaign.goal_minor);
+        check_goal(&mut errors, campaign.goal_minor);
         campaign.status = self.status.unwrap_or(campaign.status);
-        campaign.starts_at = self.starts_at.or(campaign.starts_at);
-        campaign.ends_at = self.ends_at.or(campaign.ends_at);
+        campaign.starts_at = self.starts_at.unwrap_or(campaign.starts_at);
+        campaign.ends_at = self.ends_at.unwrap_or(campaign.ends_at);
         check_dates(&mut errors, campaign.starts_at, campaign.ends_at);
         if errors.is_empty() { Ok(campaign) } else { Err(Problem::invalid(errors)) }
     }
