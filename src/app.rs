@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -40,6 +39,7 @@ use crate::gateways::sms::Sms;
 use crate::gateways::stripe::{SettingsError, Stripe, StripeSettings};
 use crate::gateways::topology::ConsumerQueue;
 use crate::http::access::{AccessTokens, Operators, SCOPES};
+use crate::http::draining::Draining;
 use crate::http::feedback::{Reporters, TWILIO_REPORTS, TwilioReports};
 use crate::http::limits::Limits;
 use crate::http::observe::observe;
@@ -138,7 +138,7 @@ pub struct App {
     server: ServerHandle,
     running: tokio::task::JoinHandle<std::io::Result<()>>,
     vitals: Vec<Vital>,
-    draining: Arc<AtomicBool>,
+    draining: Draining,
     bridge: Option<Addr<Bridge>>,
     outbox: Addr<Outbox>,
     totals: Addr<TotalsActor>,
@@ -250,7 +250,7 @@ impl App {
         if config.stripe.sandbox.is_some() && !address.ip().is_loopback() {
             tracing::warn!(%address, "the sandbox Stripe runs on an address that others can reach: anybody can \"pay\" with play money; set STRIPE_SECRET_KEY for real gifts");
         }
-        let draining = Arc::new(AtomicBool::new(false));
+        let draining = Draining::default();
         let sandbox = sandbox(&config, &clock)?;
         let state = web::Data::new(AppState {
             store: store.clone(),
@@ -279,7 +279,7 @@ impl App {
             measuring: tokio::sync::Mutex::default(),
             outbox_measured: tokio::sync::Mutex::default(),
             unknown_measured: tokio::sync::Mutex::default(),
-            draining: Arc::clone(&draining),
+            draining: draining.clone(),
         });
         let (server, running) = serve(listener, state, sandbox.clone(), config.drain_wait)?;
         if let Some(sandbox) = &sandbox {
@@ -326,7 +326,7 @@ impl App {
     /// From here on `/health/ready` says 503 and every answer closes its connection, so that gateways and clients go
     /// elsewhere while all is still served.
     pub fn announce_end(&self) {
-        if !self.draining.swap(true, Ordering::AcqRel) {
+        if self.draining.begin() {
             tracing::info!("draining");
         }
     }

@@ -8,6 +8,7 @@ pub mod campaigns;
 pub mod dead_letters;
 pub mod donations;
 pub mod donors;
+pub mod draining;
 pub mod endpoints;
 pub mod extract;
 pub mod feedback;
@@ -26,7 +27,6 @@ pub mod wall;
 pub mod webhooks;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use actix::{Addr, Recipient};
 use actix_web::http::Method;
@@ -50,6 +50,7 @@ use crate::gateways::stripe::Stripe;
 use crate::store::Store;
 use crate::store::cache::Cache;
 use access::{AccessTokens, Operators};
+use draining::Draining;
 use feedback::{Reporters, TWILIO_REPORTS};
 use limits::Limits;
 use openings::Openings;
@@ -127,7 +128,7 @@ pub struct AppState {
     /// The same of payments that the provider has not answered about.
     pub unknown_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Set when the process is about to end.
-    pub draining: Arc<AtomicBool>,
+    pub draining: Draining,
 }
 
 /// Adds every route of ours.

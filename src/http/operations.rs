@@ -1,6 +1,5 @@
 //! For those who run it: is it alive, is it ready, and how is it doing?
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
@@ -79,8 +78,7 @@ async fn dependencies(state: &AppState) -> Vec<Check> {
 pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
     let checks = dependencies(&state).await;
     let database = checks.iter().any(|check| check.name == "postgres" && check.status == "up");
-    let draining = state.draining.load(Ordering::Acquire);
-    let status = match (database && !draining, checks.iter().any(|check| check.status == "down")) {
+    let status = match (database && !state.draining.has_begun(), checks.iter().any(|check| check.status == "down")) {
         (false, _) => "unavailable",
         (true, true) => "degraded",
         (true, false) => "ready",
