@@ -40,6 +40,14 @@ fn check(name: &'static str, up: bool, mode: &'static str) -> Check {
     Check { name, status: if up { "up" } else { "down" }, mode: Some(mode) }
 }
 
+/// A provider that may be tried again is up only when it has answered: between two tries nobody knows better than before.
+fn is_closed(breaker: BreakerState) -> bool {
+    match breaker {
+        BreakerState::Closed => true,
+        BreakerState::Open | BreakerState::HalfOpen => false,
+    }
+}
+
 /// `GET /health/live`: the process answers.
 pub async fn live() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "status": "live" }))
@@ -61,13 +69,12 @@ async fn dependencies(state: &AppState) -> Vec<Check> {
             check("rabbitmq", consuming && publisher.connected(), "rabbitmq")
         }
     });
-    let stripe = state.stripe.breaker_state() != BreakerState::Open;
-    checks.push(check("stripe", stripe, "circuit breaker"));
+    checks.push(check("stripe", is_closed(state.stripe.breaker_state()), "circuit breaker"));
     let (mode, breaker) = &state.channels.mail;
-    checks.push(check("email", breaker.state() != BreakerState::Open, mode));
+    checks.push(check("email", is_closed(breaker.state()), mode));
     checks.push(match &state.channels.sms {
         None => Check { name: "sms", status: "absent", mode: Some("no text messages") },
-        Some(breaker) => check("sms", breaker.state() != BreakerState::Open, "twilio"),
+        Some(breaker) => check("sms", is_closed(breaker.state()), "twilio"),
     });
     // Each endpoint has a breaker of its own; one partner that is away does not degrade us.
     checks.push(Check { name: "webhooks", status: "up", mode: Some(state.channels.webhooks) });
@@ -95,7 +102,7 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
         METRICS.pool_size.with_label_values(&[usage.pool]).set(gauge(usage.size));
         METRICS.pool_waiting.with_label_values(&[usage.pool]).set(gauge(usage.waiting));
     }
-    METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
+    METRICS.stripe_circuit_open.set(i64::from(!is_closed(state.stripe.breaker_state())));
     measure(&state).await;
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
 }
@@ -152,5 +159,25 @@ async fn measure_unknown(state: &AppState) {
         *measured = Some(Instant::now());
         let age = oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
         METRICS.payments_unknown_oldest_seconds.set(age);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateways::breaker::{Breaker, COOL_DOWN};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_is_down_from_the_failure_that_opened_its_circuit_to_the_call_that_closed_it() {
+        let breaker = Breaker::new(1, COOL_DOWN);
+        assert!(is_closed(breaker.state()));
+        breaker.admit().unwrap().fail();
+        assert!(!is_closed(breaker.state()));
+        tokio::time::advance(COOL_DOWN).await;
+        assert!(!is_closed(breaker.state()), "nobody has asked it yet");
+        let probe = breaker.admit().unwrap();
+        assert!(!is_closed(breaker.state()), "it has not answered yet");
+        probe.succeed();
+        assert!(is_closed(breaker.state()));
     }
 }
