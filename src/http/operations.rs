@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
+use actix::Addr;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::AppState;
-use crate::actors::bridge::IsConnected;
+use crate::actors::bridge::{Bridge, IsConnected};
 use crate::actors::outbox::Bus;
 use crate::domain::notice::Channel;
 use crate::gateways::breaker::BreakerState;
 use crate::metrics::METRICS;
+use crate::store::loan::LOOK;
 
-/// How long a scrape waits for others.
+/// How long a scrape waits for others, each of whom has [`LOOK`].
 const MEASURE_WAIT: Duration = Duration::from_secs(2);
 const MEASURE_PAUSE: Duration = Duration::from_secs(1);
 /// What is told in hours need not be read in seconds: the statement looks at every open payment.
@@ -40,6 +42,13 @@ fn check(name: &'static str, up: bool, mode: &'static str) -> Check {
     Check { name, status: if up { "up" } else { "down" }, mode: Some(mode) }
 }
 
+async fn consuming(bridge: Option<&Addr<Bridge>>) -> bool {
+    match bridge {
+        Some(bridge) => bridge.send(IsConnected).await.unwrap_or(false),
+        None => false,
+    }
+}
+
 /// A provider that may be tried again is up only when it has answered: between two tries nobody knows better than before.
 fn is_closed(breaker: BreakerState) -> bool {
     match breaker {
@@ -53,21 +62,21 @@ pub async fn live() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "status": "live" }))
 }
 
-/// Each dependency, Postgres first.
+/// Each dependency, Postgres first. They are asked at the same time: one that hangs hides no other.
 async fn dependencies(state: &AppState) -> Vec<Check> {
-    let mut checks = vec![check("postgres", state.store.ping().await.is_ok(), "truth")];
-    checks.push(match state.cache.ping().await {
+    let (postgres, redis, rabbitmq) = tokio::join!(
+        state.store.ping(),
+        timeout(LOOK, state.cache.ping()),
+        timeout(LOOK, consuming(state.bridge.as_ref()))
+    );
+    let mut checks = vec![check("postgres", postgres.is_ok(), "truth")];
+    checks.push(match redis.unwrap_or(Some(false)) {
         None => Check { name: "redis", status: "absent", mode: Some("level 1 is skipped") },
         Some(up) => check("redis", up, "redis"),
     });
-    checks.push(match (&*state.bus, &state.bridge) {
-        (Bus::InProcess(_), _) | (_, None) => {
-            Check { name: "rabbitmq", status: "absent", mode: Some("in-process bus") }
-        }
-        (Bus::Broker(publisher), Some(bridge)) => {
-            let consuming = bridge.send(IsConnected).await.unwrap_or(false);
-            check("rabbitmq", consuming && publisher.connected(), "rabbitmq")
-        }
+    checks.push(match &*state.bus {
+        Bus::InProcess(_) => Check { name: "rabbitmq", status: "absent", mode: Some("in-process bus") },
+        Bus::Broker(publisher) => check("rabbitmq", rabbitmq.unwrap_or(false) && publisher.connected(), "rabbitmq"),
     });
     checks.push(check("stripe", is_closed(state.stripe.breaker_state()), "circuit breaker"));
     let (mode, breaker) = &state.channels.mail;
@@ -111,13 +120,9 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
 /// looked at.
 async fn measure(state: &AppState) {
     let Ok(_measuring) = state.measuring.try_lock() else { return };
-    let asked = async {
-        // Or the metric would be as old as the last question about readiness, which nobody may ask.
-        dependencies(state).await;
-        measure_queues(state).await;
-        measure_unknown(state).await;
-    };
-    if tokio::time::timeout(MEASURE_WAIT, asked).await.is_err() {
+    // The dependencies too, or their metric would be as old as the last question about readiness, which nobody may ask.
+    let asked = async { tokio::join!(dependencies(state), measure_queues(state), measure_unknown(state)) };
+    if timeout(MEASURE_WAIT, asked).await.is_err() {
         tracing::warn!("the metrics of queues and dependencies are old: somebody does not answer");
     }
 }

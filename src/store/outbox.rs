@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::dead_letters::Chosen;
 use super::donations::OUTBOX_PARTITIONS;
+use super::loan::LOOK;
 use super::pool::{query, query_opt};
 use super::{Store, StoreError};
 
@@ -174,8 +175,7 @@ impl Store {
 
     /// What waits in the outbox.
     pub async fn measure_outbox(&self) -> Result<OutboxMeasure, StoreError> {
-        let client = self.pools.reader().await?;
-        let row = query_opt(&client, MEASURE, &[]).await?;
+        let row = self.pools.within(LOOK, async |client| query_opt(client, MEASURE, &[]).await).await?;
         Ok(row
             .map(|row| OutboxMeasure { waiting: row.get("waiting"), dead: row.get("dead"), oldest: row.get("oldest") })
             .unwrap_or_default())

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::loan::LOOK;
 use super::pool::{execute, query, query_opt};
 use super::{Store, StoreError};
 use crate::domain::ids::PaymentId;
@@ -125,8 +126,7 @@ impl Store {
 
     /// When the oldest payment was made of which nobody knows whether the provider has it; `None` where there is none.
     pub async fn oldest_unknown_payment(&self) -> Result<Option<OffsetDateTime>, StoreError> {
-        let client = self.pools.reader().await?;
-        let row = query_opt(&client, OLDEST_UNKNOWN, &[]).await?;
+        let row = self.pools.within(LOOK, async |client| query_opt(client, OLDEST_UNKNOWN, &[]).await).await?;
         Ok(row.and_then(|row| row.get("oldest")))
     }
 }
