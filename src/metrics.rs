@@ -94,7 +94,7 @@ pub struct Metrics {
     pub outbox_waiting: IntGauge,
     /// Events that are set aside.
     pub outbox_dead: IntGauge,
-    /// Age of the oldest waiting event in seconds.
+    /// For how long the oldest event that may leave has waited, in seconds.
     pub outbox_oldest_seconds: IntGauge,
     /// Events handed to the bus, by outcome.
     pub outbox_publishes: IntCounterVec,

@@ -83,7 +83,7 @@ pub struct OutboxMeasure {
     pub waiting: i64,
     /// Rows that are set aside.
     pub dead: i64,
-    /// When the oldest row that is not set aside was committed.
+    /// Since when the oldest row could have left: not one that is set aside, nor one that is put off or held back.
     pub oldest: Option<OffsetDateTime>,
 }
 
