@@ -346,12 +346,10 @@ impl App {
         if cut_off > 0 {
             tracing::warn!(cut_off, "requests were cut off; what they had begun is finished after the next start");
         }
-        watchdog.enter("consumers");
-        if let Some(bridge) = &self.bridge {
-            let _ = bridge.send(Close).await;
-        }
-        watchdog.enter("the outbox");
-        self.empty_outbox().await;
+        watchdog.enter("consumers and the outbox");
+        // Consumers finish what they have in hand while the last facts go out.
+        tokio::join!(self.close_bridge(), self.empty_outbox());
+        watchdog.enter("the bus");
         let _ = tokio::time::timeout(LAST_ROUND, self.bus.close()).await;
         watchdog.enter("messages");
         if !matches!(last_deliveries.await, Ok(Ok(_))) {
@@ -372,6 +370,14 @@ impl App {
         self.store.pools.close();
         stop_embedded(self.embedded).await;
         tracing::info!("stopped");
+    }
+
+    async fn close_bridge(&self) {
+        if let Some(bridge) = &self.bridge
+            && tokio::time::timeout(LAST_ROUND, bridge.send(Close)).await.is_err()
+        {
+            tracing::warn!("a consumer has facts in hand still; they are delivered again after the next start");
+        }
     }
 
     /// What is committed goes out, as far as there is time.
