@@ -22,6 +22,14 @@ async fn totals_from(app: &TestApp, campaign: &Value, min_version: i64) -> Value
     totals
 }
 
+/// What the database says, whatever is remembered.
+async fn fresh(app: &TestApp, campaign: &Value) -> Value {
+    let path = format!("/api/v1/campaigns/{}/totals?fresh=true", text(&campaign["id"]));
+    let (status, totals) = read(app.request(Method::GET, &path)).await;
+    assert!(status == StatusCode::OK && ["view", "realtime"].contains(&text(&totals["source"])), "{status} {totals}");
+    totals
+}
+
 fn version(totals: &Value) -> i64 {
     totals["version"].as_i64().unwrap()
 }
@@ -132,9 +140,38 @@ async fn a_fresh_process_answers_from_redis_whose_key_lives_for_thirty_seconds_a
     let app = app.stop().await.start().await;
     let totals = app.totals(&campaign).await;
     assert_eq!((text(&totals["source"]), amounts(&totals)), ("redis", (2500, 1, 1, 1)));
-    // Nobody is given less than he asks for: what Redis has is too old then, and the database answers.
-    let asked = totals_from(&app, &campaign, 2).await;
-    assert_ne!(text(&asked["source"]), "redis");
+    // Nobody is given less than he asks for: what Redis has is too old then, and the database is asked.
+    let path = format!("/api/v1/campaigns/{}/totals?min_version=2", text(&campaign["id"]));
+    let (status, _) = read(app.request(Method::GET, &path)).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    completed(&app, &campaign, 500, "mo@example.org").await;
+    assert_eq!(amounts(&totals_from(&app, &campaign, 2).await), (3000, 2, 2, 2));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_version_that_nobody_knows_is_not_answered_with_an_older_one_and_costs_one_read() {
+    let app = Setup::new().await.start().await;
+    let campaign = app.campaign().await;
+    completed(&app, &campaign, 2500, "jo@example.org").await;
+    wait_until("it is counted", DEADLINE, async || app.totals(&campaign).await["version"] == 1).await;
+    let reads = async || {
+        let of = async |level| app.metric(&format!("careforall_totals_answers_total{{source=\"{level}\"}}")).await;
+        of("view").await + of("realtime").await
+    };
+    let path = format!("/api/v1/campaigns/{}/totals", text(&campaign["id"]));
+    for silly in [2, i64::MAX] {
+        let before = reads().await;
+        let answer = app.request(Method::GET, &format!("{path}?min_version={silly}")).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key("Retry-After"));
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(text(&problem["type"]), "urn:careforall:problem:totals-behind", "{problem}");
+        assert_eq!(reads().await - before, 1.0, "{silly}");
+    }
+    // It is answered as soon as it is known.
+    completed(&app, &campaign, 500, "mo@example.org").await;
+    assert_eq!(amounts(&totals_from(&app, &campaign, 2).await), (3000, 2, 2, 2));
     app.finish().await;
 }
 
@@ -212,8 +249,7 @@ async fn after_three_hundred_captures_and_refunds_every_level_says_what_the_ledg
         if refresh {
             sql(&app, REFRESH).await;
         }
-        // More than there is: no cache can have it, so the database answers.
-        let totals = totals_from(&app, &campaign, 301).await;
+        let totals = fresh(&app, &campaign).await;
         assert_eq!(amounts(&totals), exact, "{totals}");
         sources.insert(text(&totals["source"]).to_owned());
     }

@@ -242,7 +242,8 @@ impl TotalsActor {
     }
 }
 
-/// Asks for a campaign's totals, never older than `min_version`.
+/// Asks for a campaign's totals, never older than `min_version`: where the database itself does not have it, nobody is told
+/// anything. That costs one read, however high the version.
 #[derive(Message)]
 #[rtype(result = "Result<TotalsAnswer, TotalsError>")]
 pub struct GetTotals {
@@ -250,6 +251,8 @@ pub struct GetTotals {
     pub id: CampaignId,
     /// The version that the answer must have at least.
     pub min_version: i64,
+    /// Whether it must be a read of the database that begins after this.
+    pub fresh: bool,
 }
 
 /// Asks for a campaign's totals by a read of the database that begins after this: whatever is committed now is in it.
@@ -318,10 +321,13 @@ impl Supervised for TotalsActor {}
 impl Handler<GetTotals> for TotalsActor {
     type Result = ResponseFuture<Result<TotalsAnswer, TotalsError>>;
 
-    fn handle(&mut self, GetTotals { id, min_version }: GetTotals, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, GetTotals { id, min_version, fresh }: GetTotals, ctx: &mut Self::Context) -> Self::Result {
         let (reply, answer) = oneshot::channel();
-        self.ask(id, min_version, Need::Any, reply, ctx);
-        wait_for(answer)
+        self.ask(id, min_version, if fresh { Need::Fresh } else { Need::Any }, reply, ctx);
+        Box::pin(async move {
+            let told = wait_for(answer).await?;
+            if told.version < min_version { Err(TotalsError::Behind { version: told.version }) } else { Ok(told) }
+        })
     }
 }
 
@@ -416,7 +422,7 @@ impl Handler<Take> for TotalsActor {
         Box::pin(async move {
             for renewal in futures::future::join_all(renewals).await {
                 match renewal {
-                    Ok(_) | Err(TotalsError::NotFound | TotalsError::Internal(_)) => {}
+                    Ok(_) | Err(TotalsError::NotFound | TotalsError::Behind { .. } | TotalsError::Internal(_)) => {}
                     Err(TotalsError::Unavailable(error)) => return Err(TakeError::Passing(error)),
                 }
             }
