@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bb8_redis::redis;
+use careforall::clock::Clock;
+use careforall::domain::ids::CampaignId;
+use careforall::domain::money::Currency;
+use careforall::domain::totals::Totals;
+use careforall::store::cache::Cache;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::crowd::{books_hold, completed};
-use crate::support::services::{redis_url, wait_until};
+use crate::support::services::{redis_url, unique_prefix, wait_until};
 use crate::support::{DEADLINE, Setup, TestApp, read, text};
 
 /// The picture's Redis database of totals.
@@ -173,6 +178,34 @@ async fn a_version_that_nobody_knows_is_not_answered_with_an_older_one_and_costs
     completed(&app, &campaign, 500, "mo@example.org").await;
     assert_eq!(amounts(&totals_from(&app, &campaign, 2).await), (3000, 2, 2, 2));
     app.finish().await;
+}
+
+/// A campaign's totals as they were read so many seconds ago.
+fn read_ago(seconds: i64, version: i64, goal_minor: i64) -> Totals {
+    Totals {
+        campaign_id: CampaignId::from(uuid::Uuid::from_u128(1)),
+        currency: Currency::parse("EUR").unwrap(),
+        raised_minor: 100 * version,
+        donation_count: version,
+        donor_count: version,
+        goal_minor: Some(goal_minor),
+        version,
+        as_of: Clock::System.now() - time::Duration::seconds(seconds),
+    }
+}
+
+#[tokio::test]
+async fn what_redis_has_expires_thirty_seconds_after_it_was_read_however_late_it_came_there() {
+    let prefix = unique_prefix();
+    let cache = Cache::new(Some(&redis_url()), &prefix).unwrap();
+    let late = read_ago(20, 7, 100);
+    wait_until("Redis has it", DEADLINE, async || cache.store_totals(&late).await).await;
+    let key = format!("{prefix}totals:{}", late.campaign_id);
+    let ttl_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut redis_totals().await).await.unwrap();
+    assert!((1..=10_000).contains(&ttl_ms), "{ttl_ms}");
+    // What is older than that does not even begin.
+    wait_until("Redis has dropped it", DEADLINE, async || cache.store_totals(&read_ago(40, 8, 100)).await).await;
+    assert_eq!(cache.load_totals(late.campaign_id).await, None);
 }
 
 async fn redis_totals() -> redis::aio::MultiplexedConnection {

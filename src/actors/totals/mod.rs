@@ -31,7 +31,7 @@ use crate::domain::ids::CampaignId;
 use crate::domain::totals::Source;
 use crate::metrics::METRICS;
 use crate::store::Store;
-use crate::store::cache::{Cache, TOTALS_TTL_S};
+use crate::store::cache::{Cache, TOTALS_TTL};
 
 /// The picture's interval of the materialized view.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -191,7 +191,7 @@ impl TotalsActor {
     }
 
     fn must_renew(&mut self, id: CampaignId) {
-        let until = Instant::now() + Duration::from_secs(TOTALS_TTL_S);
+        let until = Instant::now() + TOTALS_TTL;
         self.unrenewed.entry(id).or_insert(Unrenewed { until, is_tried_again: false }).until = until;
     }
 
