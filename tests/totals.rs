@@ -208,6 +208,31 @@ async fn what_redis_has_expires_thirty_seconds_after_it_was_read_however_late_it
     assert_eq!(cache.load_totals(late.campaign_id).await, None);
 }
 
+#[tokio::test]
+async fn of_two_totals_of_one_version_redis_keeps_the_one_that_was_read_later() {
+    let cache = Cache::new(Some(&redis_url()), &unique_prefix()).unwrap();
+    let goal = async || cache.load_totals(read_ago(0, 7, 0).campaign_id).await.unwrap().goal_minor;
+    let whole = read_ago(5, 7, 100);
+    let whole = Totals { as_of: whole.as_of.replace_nanosecond(0).unwrap(), ..whole };
+    let tenths = |tenths: u32, goal_minor: i64| Totals {
+        as_of: whole.as_of.replace_nanosecond(tenths * 100_000_000).unwrap(),
+        goal_minor: Some(goal_minor),
+        ..whole.clone()
+    };
+    for (totals, expected) in [
+        (tenths(5, 500), 500),
+        (whole.clone(), 500),
+        (tenths(4, 400), 500),
+        (Totals { as_of: tenths(5, 0).as_of + time::Duration::microseconds(10), ..tenths(5, 501) }, 501),
+        (tenths(5, 500), 501),
+        (Totals { version: 6, ..read_ago(0, 6, 600) }, 501),
+        (Totals { version: 8, ..tenths(1, 800) }, 800),
+    ] {
+        wait_until("Redis is asked", DEADLINE, async || cache.store_totals(&totals).await).await;
+        assert_eq!(goal().await, Some(expected), "{totals:?}");
+    }
+}
+
 async fn redis_totals() -> redis::aio::MultiplexedConnection {
     let mut info: redis::ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(redis_url()).unwrap();
     info = info.clone().set_redis_settings(info.redis_settings().clone().set_db(TOTALS_DB));
