@@ -8,6 +8,7 @@ use careforall::clock::Clock;
 use careforall::domain::ids::CampaignId;
 use careforall::domain::money::Currency;
 use careforall::domain::totals::Totals;
+use careforall::store::Store;
 use careforall::store::cache::Cache;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -343,5 +344,53 @@ async fn a_donor_who_gave_thrice_and_got_one_gift_back_is_one_donor() {
         counted(expected).await;
     }
     books_hold(&app).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_given_up_leaves_its_lock_to_the_next_replica() {
+    let setup = Setup::new().await;
+    let store = || Store::new(setup.database.url().parse().unwrap()).unwrap();
+    let (first, second) = (store(), store());
+    let holder = setup.database.connect().await;
+    // A comment locks the view against a refresh, and is the least that does.
+    holder.batch_execute("begin; comment on materialized view payments.campaign_totals is 'held'").await.unwrap();
+    let waits = async || {
+        let sql = "select count(*) from pg_locks where not granted and relation = 'payments.campaign_totals'::regclass";
+        holder.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    };
+    let refreshing = {
+        let first = first.clone();
+        tokio::spawn(async move { first.refresh_totals_view().await })
+    };
+    wait_until("the first waits for the view", DEADLINE, async || waits().await).await;
+    assert!(!second.refresh_totals_view().await.unwrap(), "the other one is at it");
+    refreshing.abort();
+    assert!(refreshing.await.unwrap_err().is_cancelled());
+    holder.batch_execute("commit").await.unwrap();
+    wait_until("the second refreshes", DEADLINE, async || second.refresh_totals_view().await.unwrap()).await;
+    // The connection of the first, which went back to its pool, has neither the lock nor the settings.
+    assert!(first.refresh_totals_view().await.unwrap());
+    let client = first.pools.reader().await.unwrap();
+    let timeout: String = client.query_one("show statement_timeout", &[]).await.unwrap().get(0);
+    assert_eq!(timeout, "20s");
+}
+
+#[tokio::test]
+async fn of_two_replicas_one_refreshes_the_view_and_the_other_leaves_it_to_it() {
+    let setup = Setup::new().await;
+    let holder = setup.database.connect().await;
+    // As a replica that is at it.
+    holder.batch_execute("select pg_advisory_lock(1128678255, 1000)").await.unwrap();
+    let app = setup.start().await;
+    let refreshes =
+        async |outcome: &str| app.metric(&format!("careforall_totals_refreshes_total{{outcome=\"{outcome}\"}}")).await;
+    wait_until("it looked at the view", DEADLINE, async || refreshes("elsewhere").await == 1.0).await;
+    assert_eq!(refreshes("refreshed").await, 0.0);
+    holder.batch_execute("select pg_advisory_unlock_all()").await.unwrap();
+    let second = app.second().await;
+    let name = "careforall_totals_refreshes_total{outcome=\"refreshed\"}";
+    wait_until("the second refreshes", DEADLINE, async || second.metric(name).await == 1.0).await;
+    second.finish().await;
     app.finish().await;
 }
