@@ -219,6 +219,7 @@ impl TotalsActor {
         self.ask(id, 0, Need::Any, oneshot::channel().0, ctx);
     }
 
+    /// Of some campaigns at a time, so that a broker that comes and goes does not make a storm of reads.
     fn renew_streams(&mut self, ctx: &mut Context<Self>) {
         for id in self.streams.due() {
             self.ask(id, 0, Need::Any, oneshot::channel().0, ctx);
@@ -378,11 +379,8 @@ impl Handler<HearsFacts> for TotalsActor {
         for reading in self.reading.values_mut() {
             reading.dropped = true;
         }
-        for id in self.streams.campaigns() {
-            if let Some(rest) = self.streams.changed(id) {
-                ctx.run_later(rest, move |act, ctx| act.read_for_watchers(id, ctx));
-            }
-        }
+        self.streams.doubt_all();
+        self.renew_streams(ctx);
     }
 }
 
