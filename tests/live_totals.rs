@@ -4,6 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use actix::Actor;
+use careforall::actors::facts::Take;
+use careforall::actors::totals::{DropTotals, TotalsActor, TotalsMemory};
+use careforall::clock::Clock;
+use careforall::domain::fact::Fact;
+use careforall::store::Store;
+use careforall::store::cache::Cache;
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -179,6 +186,52 @@ async fn every_replica_hears_of_a_gift_and_shows_the_old_total_no_more() {
 #[tokio::test]
 async fn every_replica_hears_of_a_gift_with_redis_in_between() {
     every_replica_hears_of_a_gift(Setup::new().await.with_amqp().with_redis()).await;
+}
+
+/// That a payment of the campaign was completed.
+fn completed_fact(campaign: &str) -> Fact {
+    let id = "019371ab-0000-7000-8000-000000000007";
+    let data = json!({
+        "payment_id": id, "donation_id": id, "campaign_id": campaign, "status": "CAPTURED", "version": 4,
+        "amount_minor": 100, "currency": "EUR", "moved_minor": 100, "captured_minor": 100, "refunded_minor": 0,
+        "disputed_minor": 0,
+    });
+    let fact = json!({
+        "specversion": "1.0", "id": id, "source": "/careforall", "type": "payment.completed", "subject": id,
+        "time": "2030-01-01T00:00:00Z", "datacontenttype": "application/json", "data": data,
+    });
+    serde_json::from_value(fact).unwrap()
+}
+
+#[actix::test]
+async fn what_redis_is_owed_is_brought_there_though_news_came_while_it_was_read() {
+    let redis = RedisServer::start().await;
+    redis.kill();
+    let setup = Setup::new().await;
+    let holder = setup.database.connect().await;
+    let id = "019371ab-0000-7000-8000-000000000001";
+    let sql = format!(
+        "insert into donations.campaigns (id, slug, title, currency, status, created_at, updated_at)
+         values ('{id}', 'wells', 'Wells', 'EUR', 'ACTIVE', now(), now());
+         begin; lock table payments.ledger_checkpoints in access exclusive mode"
+    );
+    holder.batch_execute(&sql).await.unwrap();
+    let store = Store::new(setup.database.url().parse().unwrap()).unwrap();
+    let cache = Cache::new(Some(&redis.url()), setup.prefix()).unwrap();
+    let totals = TotalsActor::new(store, cache, Clock::System, TotalsMemory::default()).start();
+    let taking = tokio::spawn(totals.send(Take(vec![completed_fact(id)])));
+    wait_until("the read is under way", DEADLINE, async || {
+        let sql =
+            "select count(*) from pg_locks where not granted and relation = 'payments.ledger_checkpoints'::regclass";
+        holder.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    totals.send(DropTotals(vec![id.parse().unwrap()])).await.unwrap();
+    holder.batch_execute("commit").await.unwrap();
+    taking.await.unwrap().unwrap().unwrap();
+    redis.start_again().await;
+    let key = format!("{}totals:{id}", setup.prefix());
+    wait_until("Redis has it", DEADLINE, async || redis.totals(&key).await.is_some()).await;
 }
 
 /// Reads without pause and holds that nothing goes back: a reader of two replicas by turns asks for what it has seen.

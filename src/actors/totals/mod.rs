@@ -9,6 +9,7 @@ mod answer;
 mod distrust;
 mod levels;
 mod memory;
+mod renewals;
 mod streams;
 
 use std::collections::{HashMap, HashSet};
@@ -16,12 +17,12 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 
 pub use self::answer::{TotalsAnswer, TotalsError};
 use self::distrust::Distrust;
 use self::levels::{Found, Levels};
 pub use self::memory::TotalsMemory;
+use self::renewals::{Brought, Renewals};
 use self::streams::Streams;
 pub use self::streams::TotalsEvent;
 use super::facts::{Take, TakeError};
@@ -31,7 +32,7 @@ use crate::domain::ids::CampaignId;
 use crate::domain::totals::Source;
 use crate::metrics::METRICS;
 use crate::store::Store;
-use crate::store::cache::{Cache, TOTALS_TTL};
+use crate::store::cache::Cache;
 
 /// The picture's interval of the materialized view.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -80,19 +81,10 @@ pub struct TotalsActor {
     reading: HashMap<CampaignId, Reading>,
     /// Campaigns whose checkpoint is being written.
     checkpoints: HashSet<CampaignId>,
-    /// Campaigns whose old totals other replicas may still find in Redis, and until when.
-    unrenewed: HashMap<CampaignId, Unrenewed>,
+    renewals: Renewals,
     distrust: Distrust,
     streams: Streams,
     is_closed: bool,
-}
-
-/// A total that Redis was to be given.
-struct Unrenewed {
-    /// By then the old one there has expired.
-    until: Instant,
-    /// Whether another try is on its way already.
-    is_tried_again: bool,
 }
 
 impl TotalsActor {
@@ -103,7 +95,7 @@ impl TotalsActor {
             memory,
             reading: HashMap::new(),
             checkpoints: HashSet::new(),
-            unrenewed: HashMap::new(),
+            renewals: Renewals::default(),
             distrust: Distrust::default(),
             streams: Streams::default(),
             is_closed: false,
@@ -132,8 +124,14 @@ impl TotalsActor {
 
     fn finish(&mut self, id: CampaignId, read: Result<Found, TotalsError>, ctx: &mut Context<Self>) {
         let reading = self.reading.remove(&id).unwrap_or_default();
-        if !reading.dropped {
-            self.settle_renewal(id, &read, ctx);
+        let brought = brought(&read);
+        if !reading.dropped && brought == Brought::There {
+            self.distrust.renewed(id);
+        }
+        // News that came in between make what was read too old for readers; what a fact owed to Redis is settled by it all the
+        // same, unless another read follows that knows more.
+        if (!reading.dropped || reading.late.is_empty()) && self.renewals.settle(id, brought) {
+            ctx.run_later(RENEW_AGAIN, move |act, ctx| act.renew_again(id, ctx));
         }
         if read.as_ref().is_ok_and(|found| found.wants_checkpoint) {
             self.write_checkpoint(id, ctx);
@@ -169,35 +167,8 @@ impl TotalsActor {
         }
     }
 
-    /// A total that could not be brought to Redis is brought again, until the old one there has expired: the other
-    /// replicas may reach Redis though we do not, and the fact is not told to them.
-    fn settle_renewal(&mut self, id: CampaignId, read: &Result<Found, TotalsError>, ctx: &mut Context<Self>) {
-        let is_read_from_database = read.as_ref().is_ok_and(|found| found.source != Source::Redis);
-        let is_in_redis = read.as_ref().is_ok_and(|found| found.is_in_redis);
-        if is_read_from_database && is_in_redis {
-            self.distrust.renewed(id);
-        }
-        let Some(unrenewed) = self.unrenewed.get_mut(&id) else { return };
-        match read {
-            Ok(_) if !is_read_from_database => {} // says nothing of what came after the fact
-            Ok(_) if !is_in_redis && Instant::now() < unrenewed.until => {
-                if !std::mem::replace(&mut unrenewed.is_tried_again, true) {
-                    ctx.run_later(RENEW_AGAIN, move |act, ctx| act.renew_again(id, ctx));
-                }
-            }
-            // Where the database is away, the fact itself comes again.
-            Ok(_) | Err(_) => drop(self.unrenewed.remove(&id)),
-        }
-    }
-
-    fn must_renew(&mut self, id: CampaignId) {
-        let until = Instant::now() + TOTALS_TTL;
-        self.unrenewed.entry(id).or_insert(Unrenewed { until, is_tried_again: false }).until = until;
-    }
-
     fn renew_again(&mut self, id: CampaignId, ctx: &mut Context<Self>) {
-        if let Some(unrenewed) = self.unrenewed.get_mut(&id) {
-            unrenewed.is_tried_again = false;
+        if self.renewals.try_again(id) {
             self.ask(id, 0, Need::Exact, oneshot::channel().0, ctx);
         }
     }
@@ -240,6 +211,15 @@ impl TotalsActor {
     fn refresh_view(&mut self, ctx: &mut Context<Self>) {
         let levels = self.levels.clone();
         ctx.spawn(async move { levels.refresh_view().await }.into_actor(self));
+    }
+}
+
+fn brought(read: &Result<Found, TotalsError>) -> Brought {
+    match read {
+        Ok(found) if found.source == Source::Redis => Brought::FromThere,
+        Ok(found) if found.is_in_redis => Brought::There,
+        Ok(_) => Brought::Not,
+        Err(_) => Brought::Nothing,
     }
 }
 
@@ -411,7 +391,7 @@ impl Handler<Take> for TotalsActor {
             self.drop_totals(id, ctx);
             // What other replicas read from Redis must not be older than the fact that we acknowledge.
             if matches!(self.levels.cache, Cache::Redis(_)) {
-                self.must_renew(id);
+                self.renewals.owe(id);
                 let (reply, answer) = oneshot::channel();
                 self.ask(id, 0, Need::Exact, reply, ctx);
                 renewals.push(wait_for(answer));
