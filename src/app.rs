@@ -22,6 +22,7 @@ use crate::actors::committer::{Committer, DonationMoved, WakeAfterCommit};
 use crate::actors::courier::{Courier, Finish, Rate, Tools as CourierTools, Way};
 use crate::actors::facts::{Take, Wake};
 use crate::actors::intake::Intake;
+use crate::actors::mailboxes::{Knock, Mailboxes};
 use crate::actors::notification::Notification;
 use crate::actors::outbox::{Bus, Outbox};
 use crate::actors::payment::Tools;
@@ -116,10 +117,21 @@ struct Vital {
     lives: Box<dyn Fn() -> bool>,
 }
 
-impl Vital {
-    fn of<A: Actor>(name: &'static str, actor: &Addr<A>) -> Self {
+/// All of them, and where messages to them wait.
+#[derive(Default)]
+struct Vitals {
+    actors: Vec<Vital>,
+    mailboxes: Mailboxes,
+}
+
+impl Vitals {
+    fn add<A>(&mut self, name: &'static str, actor: &Addr<A>)
+    where
+        A: Actor<Context = Context<A>> + Handler<Knock>,
+    {
+        self.mailboxes.add(name, actor);
         let actor = actor.clone();
-        Self { name, lives: Box::new(move || actor.connected()) }
+        self.actors.push(Vital { name, lives: Box::new(move || actor.connected()) });
     }
 }
 
@@ -229,20 +241,20 @@ impl App {
             (ConsumerQueue::Notifications, notification.clone().recipient()),
             (ConsumerQueue::Audit, audit.clone().recipient()),
         ];
-        let mut vitals = vec![
-            Vital::of("committer", &committer),
-            Vital::of("totals", &totals),
-            Vital::of("notification", &notification),
-            Vital::of("audit", &audit),
-        ];
-        vitals.extend(couriers.iter().map(|courier| Vital::of("courier", courier)));
-        vitals.extend(payments.registries().map(|registry| Vital::of("registry", registry)));
+        let mut vitals = Vitals::default();
+        vitals.add("committer", &committer);
+        vitals.add("totals", &totals);
+        vitals.add("notification", &notification);
+        vitals.add("audit", &audit);
+        couriers.iter().for_each(|courier| vitals.add("courier", courier));
+        payments.registries().for_each(|registry| vitals.add("registry", registry));
         let news = News { changes: totals.clone().recipient(), hears: totals.clone().recipient() };
         let (bus, bridge) = bus(&config, core, consumers, news);
-        vitals.extend(bridge.iter().map(|bridge| Vital::of("bridge", bridge)));
+        bridge.iter().for_each(|bridge| vitals.add("bridge", bridge));
         let bus = Arc::new(bus);
         let outbox = start_in(core, Outbox::new(store.clone(), Arc::clone(&bus), clock.clone()));
-        vitals.push(Vital::of("outbox", &outbox));
+        vitals.add("outbox", &outbox);
+        let Vitals { actors: vitals, mailboxes } = vitals;
         committer.do_send(WakeAfterCommit(outbox.clone().recipient()));
         outbox.do_send(Wake);
         purge_regularly(store.clone(), clock.clone());
@@ -276,9 +288,10 @@ impl App {
             reporters: reporters(&config),
             limits: Limits::new(config.rate_limit, config.trusted_proxies.clone()),
             clock: clock.clone(),
+            mailboxes,
             measuring: tokio::sync::Mutex::default(),
             outbox_measured: tokio::sync::Mutex::default(),
-            unknown_measured: tokio::sync::Mutex::default(),
+            open_measured: tokio::sync::Mutex::default(),
             draining: draining.clone(),
         });
         let (server, running) = serve(listener, state, sandbox.clone(), config.drain_wait)?;

@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Seconds; fine below a millisecond, where the fast paths are.
@@ -123,6 +123,10 @@ pub struct Metrics {
     /// Attempts of which nobody knows whether they reached the recipient, by channel: so many messages at most arrived
     /// twice.
     pub notifications_unknown: IntGaugeVec,
+    /// How long a message waits in an actor's mailbox before its turn comes, in seconds, by actor.
+    pub actor_mailbox_wait_seconds: GaugeVec,
+    /// Payments that are not at their end, by status.
+    pub payments_open: IntGaugeVec,
     /// Payments that are being opened at the provider for donors.
     pub payment_openings: IntGauge,
     /// Live payment actors.
@@ -283,6 +287,11 @@ impl Metrics {
                 "Attempts of unknown outcome: so many messages at most arrived twice",
                 &["channel"],
             ),
+            actor_mailbox_wait_seconds: define.add(checked(GaugeVec::new(
+                Opts::new("careforall_actor_mailbox_wait_seconds", "How long a message waits in an actor's mailbox"),
+                &["actor"],
+            ))),
+            payments_open: define.gauges("payments_open", "Payments that are not at their end", &["status"]),
             payment_openings: define.gauge("payment_openings", "Payments that are being opened at the provider"),
             payment_actors: define.gauge("payment_actors", "Live payment actors"),
             payment_actor_restarts: define.counter("payment_actor_restarts_total", "Payment actors revived"),

@@ -37,6 +37,7 @@ use crate::actors::bridge::Bridge;
 use crate::actors::committer::{Committer, DonationMoved};
 use crate::actors::facts::Wake;
 use crate::actors::intake::Intake;
+use crate::actors::mailboxes::Mailboxes;
 use crate::actors::outbox::Bus;
 use crate::actors::registry::Payments;
 use crate::actors::totals::{TotalsActor, TotalsMemory};
@@ -121,12 +122,14 @@ pub struct AppState {
     pub limits: Limits,
     /// The time.
     pub clock: Clock,
+    /// Where messages to actors wait.
+    pub mailboxes: Mailboxes,
     /// Held while a scrape asks others.
     pub measuring: tokio::sync::Mutex<()>,
     /// When outbox and messages were last measured for the metrics.
     pub outbox_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
-    /// The same of payments that the provider has not answered about.
-    pub unknown_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    /// The same of payments that are not at their end.
+    pub open_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Set when the process is about to end.
     pub draining: Draining,
 }

@@ -11,6 +11,7 @@ use super::AppState;
 use crate::actors::bridge::{Bridge, IsConnected};
 use crate::actors::outbox::Bus;
 use crate::domain::notice::Channel;
+use crate::domain::payment::PaymentStatus;
 use crate::gateways::breaker::BreakerState;
 use crate::metrics::METRICS;
 use crate::store::loan::LOOK;
@@ -19,7 +20,7 @@ use crate::store::loan::LOOK;
 const MEASURE_WAIT: Duration = Duration::from_secs(2);
 const MEASURE_PAUSE: Duration = Duration::from_secs(1);
 /// What is told in hours need not be read in seconds: the statement looks at every open payment.
-const UNKNOWN_PAUSE: Duration = Duration::from_secs(60);
+const OPEN_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Serialize)]
 struct Readiness {
@@ -121,7 +122,8 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
 async fn measure(state: &AppState) {
     let Ok(_measuring) = state.measuring.try_lock() else { return };
     // The dependencies too, or their metric would be as old as the last question about readiness, which nobody may ask.
-    let asked = async { tokio::join!(dependencies(state), measure_queues(state), measure_unknown(state)) };
+    let mailboxes = state.mailboxes.measure(LOOK);
+    let asked = async { tokio::join!(dependencies(state), measure_queues(state), measure_open(state), mailboxes) };
     if timeout(MEASURE_WAIT, asked).await.is_err() {
         tracing::warn!("the metrics of queues and dependencies are old: somebody does not answer");
     }
@@ -154,14 +156,19 @@ async fn measure_queues(state: &AppState) {
     }
 }
 
-/// How long the provider has kept us in the dark about a payment.
-async fn measure_unknown(state: &AppState) {
-    let Ok(mut measured) = state.unknown_measured.try_lock() else { return };
-    if measured.is_some_and(|at| at.elapsed() < UNKNOWN_PAUSE) {
+/// How many payments are open, and how long the provider has kept us in the dark about one.
+async fn measure_open(state: &AppState) {
+    let Ok(mut measured) = state.open_measured.try_lock() else { return };
+    if measured.is_some_and(|at| at.elapsed() < OPEN_PAUSE) {
         return;
     }
-    if let Ok(oldest) = state.store.oldest_unknown_payment().await {
+    if let Ok(open) = state.store.measure_open_payments().await {
         *measured = Some(Instant::now());
+        for status in PaymentStatus::ALL.into_iter().filter(|status| status.is_open()) {
+            let payments = open.iter().find(|it| it.status == status).map_or(0, |it| it.payments);
+            METRICS.payments_open.with_label_values(&[status.as_str()]).set(payments);
+        }
+        let oldest = open.iter().filter_map(|it| it.oldest_unknown).min();
         let age = oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
         METRICS.payments_unknown_oldest_seconds.set(age);
     }
