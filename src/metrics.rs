@@ -29,6 +29,16 @@ const SIGNATURE_FAULTS: &[&str] = &[
     "too_old",
 ];
 const CONSUMERS: &[&str] = &["totals", "notifications", "audit"];
+/// So do panels that count what a day brought: the first of it would be missing. The payment machine's edges, and a gift.
+const TRANSITIONS: &[(&str, &[&str])] = &[
+    ("INITIATED", &["PROCESSING", "AUTHORIZED", "FAILED", "CANCELED"]),
+    ("PROCESSING", &["AUTHORIZED", "FAILED", "CANCELED"]),
+    ("AUTHORIZED", &["CAPTURED", "REFUNDED", "FAILED", "CANCELED"]),
+    ("FAILED", &["PROCESSING", "AUTHORIZED", "CANCELED"]),
+    ("CAPTURED", &["REFUNDED"]),
+    ("REFUNDED", &["CAPTURED"]),
+];
+const GIFT: [&str; 3] = ["/api/v1/donations", "POST", "201"];
 
 /// All metrics of this process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -318,6 +328,10 @@ impl Metrics {
         for reason in SIGNATURE_FAULTS {
             self.webhook_signature_failures.with_label_values(&[*reason]);
         }
+        for (from, to) in TRANSITIONS.iter().flat_map(|(from, next)| next.iter().map(move |to| (from, to))) {
+            self.payment_transitions.with_label_values(&[*from, *to]);
+        }
+        self.http_requests.with_label_values(&GIFT);
         for consumer in CONSUMERS {
             self.consumer_events.with_label_values(&[*consumer, "dead_lettered"]);
         }
