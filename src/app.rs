@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -23,6 +22,7 @@ use crate::actors::committer::{Committer, DonationMoved, WakeAfterCommit};
 use crate::actors::courier::{Courier, Finish, Rate, Tools as CourierTools, Way};
 use crate::actors::facts::{Take, Wake};
 use crate::actors::intake::Intake;
+use crate::actors::mailboxes::{Knock, Mailboxes};
 use crate::actors::notification::Notification;
 use crate::actors::outbox::{Bus, Outbox};
 use crate::actors::payment::Tools;
@@ -41,6 +41,7 @@ use crate::gateways::sms::Sms;
 use crate::gateways::stripe::{SettingsError, Stripe, StripeSettings};
 use crate::gateways::topology::ConsumerQueue;
 use crate::http::access::{AccessTokens, Operators, SCOPES};
+use crate::http::draining::Draining;
 use crate::http::feedback::{Reporters, TWILIO_REPORTS, TwilioReports};
 use crate::http::limits::Limits;
 use crate::http::observe::observe;
@@ -117,10 +118,21 @@ struct Vital {
     lives: Box<dyn Fn() -> bool>,
 }
 
-impl Vital {
-    fn of<A: Actor>(name: &'static str, actor: &Addr<A>) -> Self {
+/// All of them, and where messages to them wait.
+#[derive(Default)]
+struct Vitals {
+    actors: Vec<Vital>,
+    mailboxes: Mailboxes,
+}
+
+impl Vitals {
+    fn add<A>(&mut self, name: &'static str, actor: &Addr<A>)
+    where
+        A: Actor<Context = Context<A>> + Handler<Knock>,
+    {
+        self.mailboxes.add(name, actor);
         let actor = actor.clone();
-        Self { name, lives: Box::new(move || actor.connected()) }
+        self.actors.push(Vital { name, lives: Box::new(move || actor.connected()) });
     }
 }
 
@@ -139,7 +151,7 @@ pub struct App {
     server: ServerHandle,
     running: tokio::task::JoinHandle<std::io::Result<()>>,
     vitals: Vec<Vital>,
-    draining: Arc<AtomicBool>,
+    draining: Draining,
     bridge: Option<Addr<Bridge>>,
     outbox: Addr<Outbox>,
     totals: Addr<TotalsActor>,
@@ -237,20 +249,20 @@ impl App {
             (ConsumerQueue::Notifications, notification.clone().recipient()),
             (ConsumerQueue::Audit, audit.clone().recipient()),
         ];
-        let mut vitals = vec![
-            Vital::of("committer", &committer),
-            Vital::of("totals", &totals),
-            Vital::of("notification", &notification),
-            Vital::of("audit", &audit),
-        ];
-        vitals.extend(couriers.iter().map(|courier| Vital::of("courier", courier)));
-        vitals.extend(payments.registries().map(|registry| Vital::of("registry", registry)));
+        let mut vitals = Vitals::default();
+        vitals.add("committer", &committer);
+        vitals.add("totals", &totals);
+        vitals.add("notification", &notification);
+        vitals.add("audit", &audit);
+        couriers.iter().for_each(|courier| vitals.add("courier", courier));
+        payments.registries().for_each(|registry| vitals.add("registry", registry));
         let news = News { changes: totals.clone().recipient(), hears: totals.clone().recipient() };
         let (bus, bridge) = bus(&config, core, consumers, news);
-        vitals.extend(bridge.iter().map(|bridge| Vital::of("bridge", bridge)));
+        bridge.iter().for_each(|bridge| vitals.add("bridge", bridge));
         let bus = Arc::new(bus);
         let outbox = start_in(core, Outbox::new(store.clone(), Arc::clone(&bus), clock.clone(), pressure.clone()));
-        vitals.push(Vital::of("outbox", &outbox));
+        vitals.add("outbox", &outbox);
+        let Vitals { actors: vitals, mailboxes } = vitals;
         committer.do_send(WakeAfterCommit(outbox.clone().recipient()));
         outbox.do_send(Wake);
         purge_regularly(store.clone(), clock.clone());
@@ -258,7 +270,7 @@ impl App {
         if config.stripe.sandbox.is_some() && !address.ip().is_loopback() {
             tracing::warn!(%address, "the sandbox Stripe runs on an address that others can reach: anybody can \"pay\" with play money; set STRIPE_SECRET_KEY for real gifts");
         }
-        let draining = Arc::new(AtomicBool::new(false));
+        let draining = Draining::default();
         let sandbox = sandbox(&config, &clock)?;
         let state = web::Data::new(AppState {
             store: store.clone(),
@@ -284,10 +296,11 @@ impl App {
             reporters: reporters(&config),
             limits: Limits::new(config.rate_limit, config.trusted_proxies.clone()),
             clock: clock.clone(),
+            mailboxes,
             measuring: tokio::sync::Mutex::default(),
             outbox_measured: tokio::sync::Mutex::default(),
-            unknown_measured: tokio::sync::Mutex::default(),
-            draining: Arc::clone(&draining),
+            open_measured: tokio::sync::Mutex::default(),
+            draining: draining.clone(),
         });
         let (server, running) = serve(listener, state, sandbox.clone(), config.drain_wait)?;
         if let Some(sandbox) = &sandbox {
@@ -334,7 +347,7 @@ impl App {
     /// From here on `/health/ready` says 503 and every answer closes its connection, so that gateways and clients go
     /// elsewhere while all is still served.
     pub fn announce_end(&self) {
-        if !self.draining.swap(true, Ordering::AcqRel) {
+        if self.draining.begin() {
             tracing::info!("draining");
         }
     }
@@ -354,12 +367,10 @@ impl App {
         if cut_off > 0 {
             tracing::warn!(cut_off, "requests were cut off; what they had begun is finished after the next start");
         }
-        watchdog.enter("consumers");
-        if let Some(bridge) = &self.bridge {
-            let _ = bridge.send(Close).await;
-        }
-        watchdog.enter("the outbox");
-        self.empty_outbox().await;
+        watchdog.enter("consumers and the outbox");
+        // Consumers finish what they have in hand while the last facts go out.
+        tokio::join!(self.close_bridge(), self.empty_outbox());
+        watchdog.enter("the bus");
         let _ = tokio::time::timeout(LAST_ROUND, self.bus.close()).await;
         watchdog.enter("messages");
         if !matches!(last_deliveries.await, Ok(Ok(_))) {
@@ -380,6 +391,14 @@ impl App {
         self.store.pools.close();
         stop_embedded(self.embedded).await;
         tracing::info!("stopped");
+    }
+
+    async fn close_bridge(&self) {
+        if let Some(bridge) = &self.bridge
+            && tokio::time::timeout(LAST_ROUND, bridge.send(Close)).await.is_err()
+        {
+            tracing::warn!("a consumer has facts in hand still; they are delivered again after the next start");
+        }
     }
 
     /// What is committed goes out, as far as there is time.

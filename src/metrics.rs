@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Seconds; fine below a millisecond, where the fast paths are.
@@ -29,6 +29,16 @@ const SIGNATURE_FAULTS: &[&str] = &[
     "too_old",
 ];
 const CONSUMERS: &[&str] = &["totals", "notifications", "audit"];
+/// So do panels that count what a day brought: the first of it would be missing. The payment machine's edges, and a gift.
+const TRANSITIONS: &[(&str, &[&str])] = &[
+    ("INITIATED", &["PROCESSING", "AUTHORIZED", "FAILED", "CANCELED"]),
+    ("PROCESSING", &["AUTHORIZED", "FAILED", "CANCELED"]),
+    ("AUTHORIZED", &["CAPTURED", "REFUNDED", "FAILED", "CANCELED"]),
+    ("FAILED", &["PROCESSING", "AUTHORIZED", "CANCELED"]),
+    ("CAPTURED", &["REFUNDED"]),
+    ("REFUNDED", &["CAPTURED"]),
+];
+const GIFT: [&str; 3] = ["/api/v1/donations", "POST", "201"];
 
 /// All metrics of this process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -94,7 +104,7 @@ pub struct Metrics {
     pub outbox_waiting: IntGauge,
     /// Events that are set aside.
     pub outbox_dead: IntGauge,
-    /// Age of the oldest waiting event in seconds.
+    /// For how long the oldest event that may leave has waited, in seconds.
     pub outbox_oldest_seconds: IntGauge,
     /// Events handed to the bus, by outcome.
     pub outbox_publishes: IntCounterVec,
@@ -123,6 +133,10 @@ pub struct Metrics {
     /// Attempts of which nobody knows whether they reached the recipient, by channel: so many messages at most arrived
     /// twice.
     pub notifications_unknown: IntGaugeVec,
+    /// How long a message waits in an actor's mailbox before its turn comes, in seconds, by actor.
+    pub actor_mailbox_wait_seconds: GaugeVec,
+    /// Payments that are not at their end, by status.
+    pub payments_open: IntGaugeVec,
     /// Payments that are being opened at the provider for donors.
     pub payment_openings: IntGauge,
     /// Payments that wait for others to be opened first.
@@ -285,6 +299,11 @@ impl Metrics {
                 "Attempts of unknown outcome: so many messages at most arrived twice",
                 &["channel"],
             ),
+            actor_mailbox_wait_seconds: define.add(checked(GaugeVec::new(
+                Opts::new("careforall_actor_mailbox_wait_seconds", "How long a message waits in an actor's mailbox"),
+                &["actor"],
+            ))),
+            payments_open: define.gauges("payments_open", "Payments that are not at their end", &["status"]),
             payment_openings: define.gauge("payment_openings", "Payments that are being opened at the provider"),
             payment_openings_waiting: define.gauge("payment_openings_waiting", "Payments that wait to be opened"),
             payment_actors: define.gauge("payment_actors", "Live payment actors"),
@@ -312,6 +331,10 @@ impl Metrics {
         for reason in SIGNATURE_FAULTS {
             self.webhook_signature_failures.with_label_values(&[*reason]);
         }
+        for (from, to) in TRANSITIONS.iter().flat_map(|(from, next)| next.iter().map(move |to| (from, to))) {
+            self.payment_transitions.with_label_values(&[*from, *to]);
+        }
+        self.http_requests.with_label_values(&GIFT);
         for consumer in CONSUMERS {
             self.consumer_events.with_label_values(&[*consumer, "dead_lettered"]);
         }

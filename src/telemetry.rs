@@ -16,7 +16,8 @@ use crate::gateways::broker::LOG_DIRECTIVE;
 use crate::trace;
 
 /// Libraries tell of every idle worker and every migration that is in place already; we say what matters of that.
-const DEFAULT_FILTER: &str = "info,actix_server=warn,refinery_core=warn,deadpool.postgres=error";
+const DEFAULT_FILTER: &str =
+    "info,actix_server=warn,refinery_core=warn,refinery_core::traits::missing=off,deadpool.postgres=error";
 
 /// What no `RUST_LOG` changes: these libraries log donors' data, tokio-postgres the parameters of every statement at debug.
 const FIXED: [&str; 2] = [LOG_DIRECTIVE, "tokio_postgres=warn"];

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use careforall::domain::payment::decide::Verdict;
+use careforall::domain::payment::status::EDGES;
 use careforall::metrics::METRICS;
 use serde_json::Value;
 
@@ -136,6 +137,19 @@ fn what_wakes_by_the_first_of_a_kind_begins_at_zero() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+}
+
+#[test]
+fn what_a_day_brought_is_counted_from_its_first() {
+    let text = String::from_utf8(METRICS.render()).unwrap();
+    let begins = |line: &str| assert!(text.contains(line), "{line}\n{text}");
+    for (from, next) in EDGES {
+        for to in *next {
+            let (from, to) = (from.as_str(), to.as_str());
+            begins(&format!("careforall_payment_transitions_total{{from=\"{from}\",to=\"{to}\"}} 0"));
+        }
+    }
+    begins("careforall_http_requests_total{method=\"POST\",route=\"/api/v1/donations\",status=\"201\"} 0");
 }
 
 fn promtool(words: &[&str]) {

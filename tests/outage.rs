@@ -185,6 +185,45 @@ async fn without_postgres_everything_is_503_and_once_it_is_back_the_same_webhook
     app.finish().await;
 }
 
+#[tokio::test]
+async fn a_postgres_that_hangs_is_down_for_readiness_and_in_the_metrics_and_nobody_waits_for_it() {
+    let (mut proxy, setup) = postgres_behind_a_proxy().await;
+    let app = setup.start().await;
+    until_ready(&app).await;
+    assert_eq!(app.metric("careforall_dependency_up{dependency=\"postgres\"}").await, 1.0);
+    proxy.freeze();
+    // A client's patience is far below the minutes after which the connection itself would break.
+    let answer = app.request(Method::GET, "/health/ready").timeout(DEADLINE).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!((&body["checks"][0]["name"], &body["checks"][0]["status"]), (&json!("postgres"), &json!("down")));
+    assert_eq!(app.metric("careforall_dependency_up{dependency=\"postgres\"}").await, 0.0);
+    proxy.restore().unwrap();
+    until_ready(&app).await;
+    assert_eq!(app.metric("careforall_dependency_up{dependency=\"postgres\"}").await, 1.0);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_statement_that_a_scrape_gave_up_is_called_off_and_holds_up_nobody_who_comes_after() {
+    // The server itself would let it wait for ever.
+    let setup = Setup::new().await;
+    let url = format!("{}?options=-c%20lock_timeout%3D0%20-c%20statement_timeout%3D0", setup.database.url());
+    let app = setup.with("DATABASE_URL", url).start().await;
+    let holder = app.setup.database.connect().await;
+    holder.batch_execute("begin; lock table notifications.delivery_logs in access exclusive mode").await.unwrap();
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+                      and query like '%log.outcome = ''UNKNOWN''%' and pid <> pg_backend_pid()";
+    app.request(Method::GET, "/metrics").send().await.unwrap();
+    wait_until("nothing waits any more", DEADLINE, async || app.count(waiting).await == 0).await;
+    // More readers than there are connections, one of which would be the one that waits.
+    let looks = join_all((0..28).map(|_| app.get("/api/v1/campaigns"))).await;
+    assert!(looks.iter().all(|(status, _)| *status == StatusCode::OK), "{looks:?}");
+    holder.batch_execute("commit").await.unwrap();
+    app.finish().await;
+}
+
 /// Posts with one key until it is answered with 201, as a careful client does.
 async fn insist(app: &TestApp, campaign: &Value, donor: usize, at: usize) -> Value {
     let created = std::sync::Mutex::new(None);

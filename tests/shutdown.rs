@@ -65,6 +65,29 @@ async fn under_load_whoever_is_connected_is_answered_and_sent_away_and_nothing_a
 }
 
 #[tokio::test]
+async fn who_waits_for_news_of_a_donation_is_told_how_it_stands_when_the_process_ends() {
+    let app = Setup::new().await.start().await;
+    let campaign = app.campaign().await;
+    let donation = app.donate(&campaign, 2500).await;
+    // Longer than the end may take.
+    let path = format!("/api/v1/donations/{}?after_version=99&wait=30", text(&donation["id"]));
+    let poll = app.request(Method::GET, &path).bearer_auth(text(&donation["access_token"])).send();
+    let poll = tokio::spawn(poll);
+    wait_until("the poll waits", DEADLINE, async || {
+        // The question itself is under way, too.
+        app.metric("careforall_http_requests_in_flight").await > 1.0
+    })
+    .await;
+    app.signal(Signal::TERM);
+    let answer = poll.await.unwrap().expect("nobody is cut off");
+    assert_eq!((answer.status(), &answer.headers()["connection"]), (StatusCode::OK, &"close".parse().unwrap()));
+    let seen: Value = answer.json().await.expect("a whole answer");
+    assert_eq!((&seen["id"], &seen["status"]), (&donation["id"], &donation["status"]));
+    let (_, code, log) = app.ended().await;
+    assert!(code == Some(0) && !log.contains("requests were cut off"), "{code:?}\n{log}");
+}
+
+#[tokio::test]
 async fn a_gateway_sees_the_end_coming_while_all_is_served_and_the_impatient_say_it_again() {
     let app = Setup::new().await.with("CAREFORALL_DRAIN_WAIT_S", 10).start().await;
     let campaign = app.campaign().await;

@@ -275,3 +275,34 @@ fn scans_go_by_keys(plan: &serde_json::Value, large: &[&str], name: &str) {
         scans_go_by_keys(part, large, name);
     }
 }
+
+#[tokio::test]
+async fn the_oldest_event_of_the_outbox_is_one_that_may_leave() {
+    let setup = Setup::new().await;
+    let client = setup.database.connect().await;
+    let measure = async || {
+        let row = client.query_one(&query("outbox/measure.sql"), &[]).await.unwrap();
+        let oldest: Option<time::OffsetDateTime> = row.get("oldest");
+        (row.get::<_, i64>("waiting"), row.get::<_, i64>("dead"), oldest.map(|oldest| oldest.unix_timestamp()))
+    };
+    // The payment, the second in which it was committed, and what became of it since.
+    let event = async |payment: u8, second: u32, fate: &str| {
+        let sql = format!(
+            "insert into donations.outbox_events (id, aggregate_id, partition, event_type, body, created_at, attempts,
+                                                  next_attempt_at, dead_at)
+             select gen_random_uuid(), '00000000-0000-7000-8000-0000000000{payment:02}', 0, 'payment.completed', '{{}}',
+                    to_timestamp({second}), {fate}"
+        );
+        client.batch_execute(&sql).await.unwrap();
+    };
+    assert_eq!(measure().await, (0, 0, None));
+    event(1, 10, "8, null, to_timestamp(11)").await;
+    event(1, 20, "0, null, null").await;
+    assert_eq!(measure().await, (2, 1, None), "one is set aside, and holds the other back");
+    event(2, 30, "1, to_timestamp(500), null").await;
+    event(2, 40, "0, null, null").await;
+    assert_eq!(measure().await, (4, 1, Some(500)), "it waits from then on");
+    event(3, 50, "0, null, null").await;
+    event(4, 60, "0, null, null").await;
+    assert_eq!(measure().await, (6, 1, Some(50)));
+}

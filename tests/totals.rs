@@ -4,11 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bb8_redis::redis;
+use careforall::clock::Clock;
+use careforall::domain::ids::CampaignId;
+use careforall::domain::money::Currency;
+use careforall::domain::totals::Totals;
+use careforall::store::Store;
+use careforall::store::cache::Cache;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::crowd::{books_hold, completed};
-use crate::support::services::{redis_url, wait_until};
+use crate::support::services::{redis_url, unique_prefix, wait_until};
 use crate::support::{DEADLINE, Setup, TestApp, read, text};
 
 /// The picture's Redis database of totals.
@@ -19,6 +25,14 @@ async fn totals_from(app: &TestApp, campaign: &Value, min_version: i64) -> Value
     let path = format!("/api/v1/campaigns/{}/totals?min_version={min_version}", text(&campaign["id"]));
     let (status, totals) = read(app.request(Method::GET, &path)).await;
     assert_eq!(status, StatusCode::OK, "{totals}");
+    totals
+}
+
+/// What the database says, whatever is remembered.
+async fn fresh(app: &TestApp, campaign: &Value) -> Value {
+    let path = format!("/api/v1/campaigns/{}/totals?fresh=true", text(&campaign["id"]));
+    let (status, totals) = read(app.request(Method::GET, &path)).await;
+    assert!(status == StatusCode::OK && ["view", "realtime"].contains(&text(&totals["source"])), "{status} {totals}");
     totals
 }
 
@@ -132,10 +146,92 @@ async fn a_fresh_process_answers_from_redis_whose_key_lives_for_thirty_seconds_a
     let app = app.stop().await.start().await;
     let totals = app.totals(&campaign).await;
     assert_eq!((text(&totals["source"]), amounts(&totals)), ("redis", (2500, 1, 1, 1)));
-    // Nobody is given less than he asks for: what Redis has is too old then, and the database answers.
-    let asked = totals_from(&app, &campaign, 2).await;
-    assert_ne!(text(&asked["source"]), "redis");
+    // Nobody is given less than he asks for: what Redis has is too old then, and the database is asked.
+    let path = format!("/api/v1/campaigns/{}/totals?min_version=2", text(&campaign["id"]));
+    let (status, _) = read(app.request(Method::GET, &path)).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    completed(&app, &campaign, 500, "mo@example.org").await;
+    assert_eq!(amounts(&totals_from(&app, &campaign, 2).await), (3000, 2, 2, 2));
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_version_that_nobody_knows_is_not_answered_with_an_older_one_and_costs_one_read() {
+    let app = Setup::new().await.start().await;
+    let campaign = app.campaign().await;
+    completed(&app, &campaign, 2500, "jo@example.org").await;
+    wait_until("it is counted", DEADLINE, async || app.totals(&campaign).await["version"] == 1).await;
+    let reads = async || {
+        let of = async |level| app.metric(&format!("careforall_totals_answers_total{{source=\"{level}\"}}")).await;
+        of("view").await + of("realtime").await
+    };
+    let path = format!("/api/v1/campaigns/{}/totals", text(&campaign["id"]));
+    for silly in [2, i64::MAX] {
+        let before = reads().await;
+        let answer = app.request(Method::GET, &format!("{path}?min_version={silly}")).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key("Retry-After"));
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(text(&problem["type"]), "urn:careforall:problem:totals-behind", "{problem}");
+        assert_eq!(reads().await - before, 1.0, "{silly}");
+    }
+    // It is answered as soon as it is known.
+    completed(&app, &campaign, 500, "mo@example.org").await;
+    assert_eq!(amounts(&totals_from(&app, &campaign, 2).await), (3000, 2, 2, 2));
+    app.finish().await;
+}
+
+/// A campaign's totals as they were read so many seconds ago.
+fn read_ago(seconds: i64, version: i64, goal_minor: i64) -> Totals {
+    Totals {
+        campaign_id: CampaignId::from(uuid::Uuid::from_u128(1)),
+        currency: Currency::parse("EUR").unwrap(),
+        raised_minor: 100 * version,
+        donation_count: version,
+        donor_count: version,
+        goal_minor: Some(goal_minor),
+        version,
+        as_of: Clock::System.now() - time::Duration::seconds(seconds),
+    }
+}
+
+#[tokio::test]
+async fn what_redis_has_expires_thirty_seconds_after_it_was_read_however_late_it_came_there() {
+    let prefix = unique_prefix();
+    let cache = Cache::new(Some(&redis_url()), &prefix).unwrap();
+    let late = read_ago(20, 7, 100);
+    wait_until("Redis has it", DEADLINE, async || cache.store_totals(&late).await).await;
+    let key = format!("{prefix}totals:{}", late.campaign_id);
+    let ttl_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut redis_totals().await).await.unwrap();
+    assert!((1..=10_000).contains(&ttl_ms), "{ttl_ms}");
+    // What is older than that does not even begin.
+    wait_until("Redis has dropped it", DEADLINE, async || cache.store_totals(&read_ago(40, 8, 100)).await).await;
+    assert_eq!(cache.load_totals(late.campaign_id).await, None);
+}
+
+#[tokio::test]
+async fn of_two_totals_of_one_version_redis_keeps_the_one_that_was_read_later() {
+    let cache = Cache::new(Some(&redis_url()), &unique_prefix()).unwrap();
+    let goal = async || cache.load_totals(read_ago(0, 7, 0).campaign_id).await.unwrap().goal_minor;
+    let whole = read_ago(5, 7, 100);
+    let whole = Totals { as_of: whole.as_of.replace_nanosecond(0).unwrap(), ..whole };
+    let tenths = |tenths: u32, goal_minor: i64| Totals {
+        as_of: whole.as_of.replace_nanosecond(tenths * 100_000_000).unwrap(),
+        goal_minor: Some(goal_minor),
+        ..whole.clone()
+    };
+    for (totals, expected) in [
+        (tenths(5, 500), 500),
+        (whole.clone(), 500),
+        (tenths(4, 400), 500),
+        (Totals { as_of: tenths(5, 0).as_of + time::Duration::microseconds(10), ..tenths(5, 501) }, 501),
+        (tenths(5, 500), 501),
+        (Totals { version: 6, ..read_ago(0, 6, 600) }, 501),
+        (Totals { version: 8, ..tenths(1, 800) }, 800),
+    ] {
+        wait_until("Redis is asked", DEADLINE, async || cache.store_totals(&totals).await).await;
+        assert_eq!(goal().await, Some(expected), "{totals:?}");
+    }
 }
 
 async fn redis_totals() -> redis::aio::MultiplexedConnection {
@@ -212,8 +308,7 @@ async fn after_three_hundred_captures_and_refunds_every_level_says_what_the_ledg
         if refresh {
             sql(&app, REFRESH).await;
         }
-        // More than there is: no cache can have it, so the database answers.
-        let totals = totals_from(&app, &campaign, 301).await;
+        let totals = fresh(&app, &campaign).await;
         assert_eq!(amounts(&totals), exact, "{totals}");
         sources.insert(text(&totals["source"]).to_owned());
     }
@@ -249,5 +344,53 @@ async fn a_donor_who_gave_thrice_and_got_one_gift_back_is_one_donor() {
         counted(expected).await;
     }
     books_hold(&app).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_given_up_leaves_its_lock_to_the_next_replica() {
+    let setup = Setup::new().await;
+    let store = || Store::new(setup.database.url().parse().unwrap()).unwrap();
+    let (first, second) = (store(), store());
+    let holder = setup.database.connect().await;
+    // A comment locks the view against a refresh, and is the least that does.
+    holder.batch_execute("begin; comment on materialized view payments.campaign_totals is 'held'").await.unwrap();
+    let waits = async || {
+        let sql = "select count(*) from pg_locks where not granted and relation = 'payments.campaign_totals'::regclass";
+        holder.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    };
+    let refreshing = {
+        let first = first.clone();
+        tokio::spawn(async move { first.refresh_totals_view().await })
+    };
+    wait_until("the first waits for the view", DEADLINE, async || waits().await).await;
+    assert!(!second.refresh_totals_view().await.unwrap(), "the other one is at it");
+    refreshing.abort();
+    assert!(refreshing.await.unwrap_err().is_cancelled());
+    holder.batch_execute("commit").await.unwrap();
+    wait_until("the second refreshes", DEADLINE, async || second.refresh_totals_view().await.unwrap()).await;
+    // The connection of the first, which went back to its pool, has neither the lock nor the settings.
+    assert!(first.refresh_totals_view().await.unwrap());
+    let client = first.pools.reader().await.unwrap();
+    let timeout: String = client.query_one("show statement_timeout", &[]).await.unwrap().get(0);
+    assert_eq!(timeout, "20s");
+}
+
+#[tokio::test]
+async fn of_two_replicas_one_refreshes_the_view_and_the_other_leaves_it_to_it() {
+    let setup = Setup::new().await;
+    let holder = setup.database.connect().await;
+    // As a replica that is at it.
+    holder.batch_execute("select pg_advisory_lock(1128678255, 1000)").await.unwrap();
+    let app = setup.start().await;
+    let refreshes =
+        async |outcome: &str| app.metric(&format!("careforall_totals_refreshes_total{{outcome=\"{outcome}\"}}")).await;
+    wait_until("it looked at the view", DEADLINE, async || refreshes("elsewhere").await == 1.0).await;
+    assert_eq!(refreshes("refreshed").await, 0.0);
+    holder.batch_execute("select pg_advisory_unlock_all()").await.unwrap();
+    let second = app.second().await;
+    let name = "careforall_totals_refreshes_total{outcome=\"refreshed\"}";
+    wait_until("the second refreshes", DEADLINE, async || second.metric(name).await == 1.0).await;
+    second.finish().await;
     app.finish().await;
 }

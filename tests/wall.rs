@@ -59,6 +59,38 @@ async fn the_wall_shows_first_names_and_words_and_nothing_else_of_a_donor() {
 }
 
 #[tokio::test]
+async fn the_wall_shows_what_is_given_and_not_what_went_back_or_is_withheld() {
+    let app = Setup::new().await.start().await;
+    let campaign = app.campaign().await;
+    let mut gifts = Vec::new();
+    for amount in [1000, 2000, 3000] {
+        gifts.push(paid(&app, &campaign, json!({"amount_minor": amount})).await);
+    }
+    let refunds = format!("/api/v1/payments/{}/refunds", text(&gifts[1]["payment"]["id"]));
+    assert_eq!(app.post(&refunds, json!({"amount_minor": 400})).await.0, StatusCode::CREATED);
+    let intent = text(&gifts[2]["payment"]["intent_id"]);
+    let dispute = app.control(&format!("/payment_intents/{intent}/dispute"), json!({})).await;
+    let amounts = async |query: &str| {
+        let (_, page) = wall(&app, &campaign, query).await;
+        let amounts: Vec<i64> =
+            page["items"].as_array().unwrap().iter().map(|it| it["amount_minor"].as_i64().unwrap()).collect();
+        (amounts, page["next_cursor"].as_str().map(str::to_owned))
+    };
+    wait_until("the dispute is booked", DEADLINE, async || app.payment(&gifts[2]).await["disputed_minor"] == 3000)
+        .await;
+    assert_eq!(amounts("").await.0, [1600, 1000]);
+    let (first, cursor) = amounts("?limit=1").await;
+    assert_eq!(first, [1600]);
+    // What comes back to the wall is no reason to show a page's items again.
+    app.control(&format!("/disputes/{}", text(&dispute["id"])), json!({"status": "won"})).await;
+    wait_until("the dispute is won", DEADLINE, async || app.payment(&gifts[2]).await["disputed_minor"] == 0).await;
+    assert_eq!(amounts(&format!("?limit=1&cursor={}", cursor.unwrap())).await, (vec![1000], None));
+    assert_eq!(amounts("").await.0, [3000, 1600, 1000]);
+    books_hold(&app).await;
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn the_wall_is_read_page_by_page_and_no_gift_twice_or_left_out_while_gifts_come_in() {
     let app = Setup::new().await.start().await;
     let campaign = app.campaign().await;

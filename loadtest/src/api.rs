@@ -74,11 +74,23 @@ pub fn show(gift: &Gift) -> Vec<u8> {
     request("GET", &format!("/api/v1/donations/{}", gift.id), &[("Authorization", &authorization)], None)
 }
 
-/// A campaign's totals, no older than `min_version`.
-pub fn totals(campaign: Uuid, min_version: i64) -> Vec<u8> {
-    let path = match min_version {
-        0 => format!("/api/v1/campaigns/{campaign}/totals"),
-        _ => format!("/api/v1/campaigns/{campaign}/totals?min_version={min_version}"),
+/// How new totals must be.
+#[derive(Clone, Copy, Debug)]
+pub enum Newness {
+    /// As any level has them.
+    Any,
+    /// Of that version at least.
+    AtLeast(i64),
+    /// As the database has them, whatever is remembered.
+    Fresh,
+}
+
+/// A campaign's totals.
+pub fn totals(campaign: Uuid, newness: Newness) -> Vec<u8> {
+    let path = match newness {
+        Newness::Any => format!("/api/v1/campaigns/{campaign}/totals"),
+        Newness::AtLeast(version) => format!("/api/v1/campaigns/{campaign}/totals?min_version={version}"),
+        Newness::Fresh => format!("/api/v1/campaigns/{campaign}/totals?fresh=true"),
     };
     request("GET", &path, &[], None)
 }

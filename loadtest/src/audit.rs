@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use crate::api::Newness;
 use crate::books::Books;
 use crate::database::{connect, told};
 use crate::office::{Office, Totals};
@@ -211,7 +212,7 @@ async fn sums(client: &Client, target: &Target, books: &Books, findings: &mut Fi
 async fn never_shown(office: &mut Office, sum: &Sum) -> Result<Option<Totals>, String> {
     let deadline = Instant::now() + SHOWN_DEADLINE;
     loop {
-        let shown = office.totals(sum.campaign, 0).await?;
+        let shown = office.totals(sum.campaign, Newness::Any).await?;
         if sum.is(&shown) {
             return Ok(None);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::api::{CURRENCY, number, totals};
+use crate::api::{CURRENCY, Newness, number, totals};
 use crate::client::{Wire, request};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,8 +70,8 @@ impl Office {
     }
 
     /// A campaign's totals as this replica tells them.
-    pub async fn totals(&mut self, campaign: Uuid, min_version: i64) -> Result<Totals, String> {
-        let answer = self.wire.call(&totals(campaign, min_version)).await.map_err(|error| error.to_string())?;
+    pub async fn totals(&mut self, campaign: Uuid, newness: Newness) -> Result<Totals, String> {
+        let answer = self.wire.call(&totals(campaign, newness)).await.map_err(|error| error.to_string())?;
         let (status, text) = (answer.status, answer.text());
         let field = |mark| number(text, mark).ok_or_else(|| format!("totals were answered {status}: {text}"));
         Ok(Totals {

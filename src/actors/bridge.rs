@@ -5,7 +5,9 @@
 //! what facts mean.
 
 use actix::prelude::*;
+use futures::future::join_all;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::facts::{Take, TakeError, hand_to};
 use super::totals::{DropTotals, HearsFacts};
@@ -38,12 +40,13 @@ pub struct Bridge {
     news: News,
     shutdown: watch::Sender<bool>,
     connected: Vec<watch::Receiver<bool>>,
+    reading: Vec<JoinHandle<()>>,
 }
 
 impl Bridge {
     /// A bridge over `roads`, with an ear for `news`.
     pub fn new(settings: BrokerSettings, roads: Vec<Road>, news: News) -> Self {
-        Self { settings, roads, news, shutdown: watch::Sender::new(false), connected: Vec::new() }
+        Self { settings, roads, news, shutdown: watch::Sender::new(false), connected: Vec::new(), reading: Vec::new() }
     }
 }
 
@@ -52,7 +55,7 @@ impl Bridge {
 #[rtype(result = "bool")]
 pub struct IsConnected;
 
-/// Finishes what is being handled and closes.
+/// Closes, and answers when what is being handled is finished and said to the broker. The consumers' own patience bounds it.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Close;
@@ -65,18 +68,18 @@ impl Actor for Bridge {
             let consumer = Consumer::new(self.settings.clone(), road.queue);
             self.connected.push(consumer.connected());
             let (recipient, queue, shutdown) = (road.consumer.clone(), road.queue, self.shutdown.subscribe());
-            actix_rt::spawn(async move {
+            self.reading.push(actix_rt::spawn(async move {
                 let handler = |batch| take_batch(recipient.clone(), queue, batch);
                 consumer.run(handler, shutdown).await;
-            });
+            }));
         }
         let consumer = Consumer::of_news(self.settings.clone());
         self.connected.push(consumer.connected());
         actix_rt::spawn(tell_of_hearing(self.news.hears.clone(), consumer.connected()));
         let (changes, shutdown) = (self.news.changes.clone(), self.shutdown.subscribe());
-        actix_rt::spawn(async move {
+        self.reading.push(actix_rt::spawn(async move {
             consumer.run(|batch| take_news(changes.clone(), batch), shutdown).await;
-        });
+        }));
     }
 }
 
@@ -105,6 +108,7 @@ impl Supervised for Bridge {
         self.shutdown.send_replace(true);
         self.shutdown = watch::Sender::new(false);
         self.connected.clear();
+        self.reading.clear();
     }
 }
 
@@ -117,10 +121,14 @@ impl Handler<IsConnected> for Bridge {
 }
 
 impl Handler<Close> for Bridge {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: Close, _ctx: &mut Self::Context) {
+    fn handle(&mut self, _: Close, _ctx: &mut Self::Context) -> Self::Result {
         self.shutdown.send_replace(true);
+        let reading = std::mem::take(&mut self.reading);
+        Box::pin(async move {
+            join_all(reading).await;
+        })
     }
 }
 
@@ -192,5 +200,90 @@ fn outcome(settle: Settle) -> &'static str {
         Settle::Retry => "retried",
         Settle::DeadLetter => "dead_lettered",
         Settle::Hold => "held",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::domain::fact::FactKind;
+    use crate::gateways::broker::Outgoing;
+    use crate::gateways::broker::stage::{Stage, event, eventually};
+
+    /// A consumer that has a batch in hand until it is told to finish.
+    struct Slow {
+        went: Arc<Mutex<Vec<&'static str>>>,
+        finish: watch::Receiver<bool>,
+    }
+
+    impl Actor for Slow {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Take> for Slow {
+        type Result = ResponseFuture<Result<(), TakeError>>;
+
+        fn handle(&mut self, _: Take, _ctx: &mut Self::Context) -> Self::Result {
+            let (went, mut finish) = (Arc::clone(&self.went), self.finish.clone());
+            went.lock().unwrap().push("in hand");
+            Box::pin(async move {
+                let _ = finish.wait_for(|finish| *finish).await;
+                went.lock().unwrap().push("taken");
+                Ok(())
+            })
+        }
+    }
+
+    /// Nobody who would hear of anything.
+    struct Deaf;
+
+    impl Actor for Deaf {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<DropTotals> for Deaf {
+        type Result = ();
+
+        fn handle(&mut self, _: DropTotals, _ctx: &mut Self::Context) {}
+    }
+
+    impl Handler<HearsFacts> for Deaf {
+        type Result = ();
+
+        fn handle(&mut self, _: HearsFacts, _ctx: &mut Self::Context) {}
+    }
+
+    #[actix::test]
+    async fn closing_waits_for_the_batch_in_hand_and_the_broker_has_its_word() {
+        Stage::run(async |stage| {
+            let (went, finish) = (Arc::new(Mutex::new(Vec::new())), watch::Sender::new(false));
+            let slow = Slow { went: Arc::clone(&went), finish: finish.subscribe() }.start();
+            let road = Road { queue: ConsumerQueue::Audit, consumer: slow.recipient() };
+            let deaf = Deaf.start();
+            let news = News { changes: deaf.clone().recipient(), hears: deaf.recipient() };
+            let bridge = Bridge::new(stage.settings(), vec![road], news).start();
+            let payment = crate::actors::testing::new_payment(2500);
+            let fact = Fact::of(&payment, &payment, FactKind::DonationCreated, payment.updated_at, None);
+            let message = Outgoing { body: serde_json::to_vec(&fact).unwrap(), ..event("donation.created") };
+            stage.publish(&[message]).await;
+            eventually("in hand", async || !went.lock().unwrap().is_empty()).await;
+            let closed = async {
+                bridge.send(Close).await.unwrap();
+                went.lock().unwrap().push("closed");
+            };
+            let finishing = async {
+                // The question is in the mailbox before this runs, and an answer at once would be there after some turns.
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                finish.send_replace(true);
+            };
+            futures::join!(closed, finishing);
+            assert_eq!(*went.lock().unwrap(), ["in hand", "taken", "closed"]);
+            assert_eq!(stage.waiting(&stage.topology.queue(ConsumerQueue::Audit)).await, 0);
+        })
+        .await;
     }
 }

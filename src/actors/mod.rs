@@ -13,6 +13,7 @@ pub mod committer;
 pub mod courier;
 pub mod facts;
 pub mod intake;
+pub mod mailboxes;
 pub mod notification;
 pub mod outbox;
 pub mod payment;

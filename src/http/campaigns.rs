@@ -1,28 +1,29 @@
 //! Campaigns: shown to everybody, made and changed by operators.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::AppState;
 use super::access::operator;
 use super::extract::{Json, limit, query};
-use super::idempotency::{answer, claimed_key};
+use super::idempotency::{answer, claimed_key, once};
+use super::notifications::as_body;
 use super::problem::{FieldError, Problem};
-use crate::actors::committer::CommitVerdict;
 use crate::actors::totals::{DropTotals, GetFreshTotals};
 use crate::domain::campaign::{Campaign, CampaignStatus, is_slug};
 use crate::domain::donor::{line, paragraph};
 use crate::domain::ids::CampaignId;
 use crate::domain::money::Currency;
-use crate::store::{Answer, ClaimedKey};
+use crate::store::campaigns::create_campaign;
 
 const TITLE_MAX_CHARS: usize = 200;
 const DESCRIPTION_MAX_CHARS: usize = 10_000;
 /// The largest goal, in minor units: far above any campaign, far below what a sum could overflow at.
 const GOAL_MAX_MINOR: i64 = 1_000_000_000_000_000;
-const ANSWER_HOURS: i64 = 24;
+/// How often a change is decided again because somebody else was quicker.
+const UPDATE_TRIES: usize = 8;
 
 /// The body of `POST /campaigns`.
 #[derive(Deserialize)]
@@ -41,18 +42,29 @@ pub struct NewCampaign {
     ends_at: Option<OffsetDateTime>,
 }
 
-/// The body of `PATCH /campaigns/{id}`.
-#[derive(Deserialize)]
+/// The body of `PATCH /campaigns/{id}`: what is absent stays, and `null` takes away what a campaign may be without.
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignPatch {
     title: Option<String>,
-    description: Option<String>,
-    goal_minor: Option<i64>,
+    #[serde(default, deserialize_with = "removable")]
+    description: Option<Option<String>>,
+    #[serde(default, deserialize_with = "removable")]
+    goal_minor: Option<Option<i64>>,
     status: Option<CampaignStatus>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    starts_at: Option<OffsetDateTime>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    ends_at: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "removable_date")]
+    starts_at: Option<Option<OffsetDateTime>>,
+    #[serde(default, deserialize_with = "removable_date")]
+    ends_at: Option<Option<OffsetDateTime>>,
+}
+
+/// By itself serde takes `null` for an absent field.
+fn removable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn removable_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<OffsetDateTime>>, D::Error> {
+    time::serde::rfc3339::option::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -113,30 +125,25 @@ pub async fn create(
 ) -> Result<HttpResponse, Problem> {
     let operator = operator(&request, &state, "campaigns:write").await?;
     let key = claimed_key(&request, &operator.id.to_string(), &body.raw)?;
-    if let Some(replay) = replay(&state, key.as_ref()).await? {
-        return Ok(replay);
-    }
     let campaign = body.value.check(state.clock.now())?;
-    if !state.store.create_campaign(&campaign).await? {
-        let detail = format!("There is a campaign with the slug {:?} already.", campaign.slug);
-        return Err(Problem::conflict("slug-taken", detail));
-    }
-    let body = serde_json::to_string(&campaign).map_err(Problem::internal)?;
-    if let Some(key) = key {
-        let expires_at = state.clock.now() + time::Duration::hours(ANSWER_HOURS);
-        let answer = Answer { key, status: 201, body: body.clone(), expires_at };
-        state.committer.send(CommitVerdict(answer)).await.map_err(Problem::unavailable)??;
-    }
-    Ok(answer(201, body, false))
+    let (body, replayed) = once(&state, key.as_ref(), 201, async |transaction| {
+        if create_campaign(transaction, &campaign).await? {
+            as_body(&campaign).map(Ok)
+        } else {
+            Ok(Err(SlugTaken(campaign.slug.clone())))
+        }
+    })
+    .await?;
+    Ok(answer(201, body, replayed))
 }
 
-async fn replay(state: &AppState, key: Option<&ClaimedKey>) -> Result<Option<HttpResponse>, Problem> {
-    let Some(key) = key else { return Ok(None) };
-    let Some(known) = state.store.load_answer(&key.scope, &key.key).await? else { return Ok(None) };
-    if known.fingerprint != key.fingerprint {
-        return Err(Problem::key_mismatch());
+/// Another campaign has that slug.
+struct SlugTaken(String);
+
+impl From<SlugTaken> for Problem {
+    fn from(SlugTaken(slug): SlugTaken) -> Self {
+        Self::conflict("slug-taken", format!("There is a campaign with the slug {slug:?} already."))
     }
-    Ok(known.answer.map(|(status, body)| answer(status, body, true)))
 }
 
 /// `PATCH /campaigns/{id or slug}`
@@ -146,34 +153,49 @@ pub async fn change(
     state: web::Data<AppState>,
 ) -> Result<HttpResponse, Problem> {
     operator(&request, &state, "campaigns:write").await?;
-    let campaign = body.value.apply(find(&request, &state).await?, state.clock.now())?;
-    update(&state, &campaign).await?;
-    Ok(HttpResponse::Ok().json(campaign))
+    let patch = body.value;
+    update(&request, &state, |campaign| patch.clone().apply(campaign).map(Some)).await
 }
 
 /// `POST /campaigns/{id or slug}/close`: it takes no donations any more; captures that come late still count. Closing it once
 /// more changes nothing.
 pub async fn close(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     operator(&request, &state, "campaigns:write").await?;
-    let campaign = find(&request, &state).await?;
-    match campaign.status {
-        CampaignStatus::Completed => Ok(HttpResponse::Ok().json(campaign)),
+    update(&request, &state, |campaign| match campaign.status {
+        CampaignStatus::Completed => Ok(None),
         CampaignStatus::Cancelled => Err(Problem::conflict("campaign-cancelled", "the campaign was cancelled")),
         CampaignStatus::Active | CampaignStatus::Paused => {
-            let now = state.clock.now();
-            let closed = Campaign { status: CampaignStatus::Completed, updated_at: now, ..campaign };
-            update(&state, &closed).await?;
-            Ok(HttpResponse::Ok().json(closed))
+            Ok(Some(Campaign { status: CampaignStatus::Completed, ..campaign }))
         }
-    }
+    })
+    .await
 }
 
-/// Writes it down. Totals show the goal: the next reader gets the new one, on every replica once Redis has it.
-async fn update(state: &AppState, campaign: &Campaign) -> Result<(), Problem> {
-    state.store.update_campaign(campaign).await?;
-    let _ = state.totals.send(DropTotals(vec![campaign.id])).await;
-    let _ = state.totals.send(GetFreshTotals { id: campaign.id }).await; // what fails here is right again in a moment
-    Ok(())
+/// Writes down what `change` makes of the campaign, decided again where somebody else was quicker; `None` leaves it as it is.
+async fn update(
+    request: &HttpRequest,
+    state: &AppState,
+    change: impl Fn(Campaign) -> Result<Option<Campaign>, Problem>,
+) -> Result<HttpResponse, Problem> {
+    for _ in 0..UPDATE_TRIES {
+        let read = find(request, state).await?;
+        let read_at = read.updated_at;
+        let Some(changed) = change(read.clone())? else { return Ok(HttpResponse::Ok().json(read)) };
+        // Later than what was read, whatever the clock says: no two states of a campaign have one time.
+        let updated_at = state.clock.now().max(read_at + time::Duration::MICROSECOND);
+        let changed = Campaign { updated_at, ..changed };
+        if state.store.update_campaign(&changed, read_at).await? {
+            show_anew(state, changed.id).await;
+            return Ok(HttpResponse::Ok().json(changed));
+        }
+    }
+    Err(Problem::conflict("campaign-busy", "Others keep changing the campaign; try again."))
+}
+
+/// Totals show the goal: the next reader gets the new one, on every replica once Redis has it.
+async fn show_anew(state: &AppState, id: CampaignId) {
+    let _ = state.totals.send(DropTotals(vec![id])).await;
+    let _ = state.totals.send(GetFreshTotals { id }).await; // what fails here is right again in a moment
 }
 
 impl NewCampaign {
@@ -215,21 +237,22 @@ impl NewCampaign {
 }
 
 impl CampaignPatch {
-    fn apply(self, mut campaign: Campaign, now: OffsetDateTime) -> Result<Campaign, Problem> {
+    fn apply(self, mut campaign: Campaign) -> Result<Campaign, Problem> {
         let mut errors = Vec::new();
         if let Some(title) =
             self.title.as_deref().and_then(|title| checked(&mut errors, "/title", line(title, TITLE_MAX_CHARS)))
         {
             campaign.title = title;
         }
-        campaign.description = description(&mut errors, self.description).or(campaign.description);
-        check_goal(&mut errors, self.goal_minor);
-        campaign.goal_minor = self.goal_minor.or(campaign.goal_minor);
+        if let Some(text) = self.description {
+            campaign.description = description(&mut errors, text);
+        }
+        campaign.goal_minor = self.goal_minor.unwrap_or(campaign.goal_minor);
+        check_goal(&mut errors, campaign.goal_minor);
         campaign.status = self.status.unwrap_or(campaign.status);
-        campaign.starts_at = self.starts_at.or(campaign.starts_at);
-        campaign.ends_at = self.ends_at.or(campaign.ends_at);
+        campaign.starts_at = self.starts_at.unwrap_or(campaign.starts_at);
+        campaign.ends_at = self.ends_at.unwrap_or(campaign.ends_at);
         check_dates(&mut errors, campaign.starts_at, campaign.ends_at);
-        campaign.updated_at = now;
         if errors.is_empty() { Ok(campaign) } else { Err(Problem::invalid(errors)) }
     }
 }

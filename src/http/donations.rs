@@ -257,7 +257,8 @@ async fn with_totals_version(state: &AppState, view: DonationView) -> DonationVi
     DonationView { totals_version, ..view }
 }
 
-/// `GET /donations/{id}`; with `after_version` and `wait` it answers when there is a newer version, or when time is up.
+/// `GET /donations/{id}`; with `after_version` and `wait` it answers when there is a newer version, or when time is up, or when
+/// the process is about to end: the next poll goes to one that stays.
 pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     let id = DonationId::from(path_id(&request)?);
     may_see(&request, &state, id).await?;
@@ -270,14 +271,16 @@ pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<Ht
     let deadline = Instant::now() + Duration::from_secs(asked.wait.unwrap_or(0));
     loop {
         let view = load(&state, id).await?;
-        if asked.after_version.is_none_or(|version| view.version > version) || Instant::now() >= deadline {
+        let is_over = Instant::now() >= deadline || state.draining.has_begun();
+        if is_over || asked.after_version.is_none_or(|version| view.version > version) {
             let view = with_totals_version(&state, view).await;
             return Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(view));
         }
         let look = deadline.min(Instant::now() + POLL_LOOK);
         let _ = timeout_at(look, async {
             // Lagging behind means that much moved: look.
-            while news.recv().await.is_ok_and(|moved| moved.id != id) {}
+            let moved = async { while news.recv().await.is_ok_and(|moved| moved.id != id) {} };
+            tokio::select! { () = moved => {}, () = state.draining.begun() => {} }
         })
         .await;
     }

@@ -8,6 +8,7 @@ pub mod campaigns;
 pub mod dead_letters;
 pub mod donations;
 pub mod donors;
+pub mod draining;
 pub mod endpoints;
 pub mod extract;
 pub mod feedback;
@@ -26,7 +27,6 @@ pub mod wall;
 pub mod webhooks;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use actix::{Addr, Recipient};
 use actix_web::dev::HttpServiceFactory;
@@ -39,6 +39,7 @@ use crate::actors::bridge::Bridge;
 use crate::actors::committer::{Committer, DonationMoved};
 use crate::actors::facts::Wake;
 use crate::actors::intake::Intake;
+use crate::actors::mailboxes::Mailboxes;
 use crate::actors::outbox::Bus;
 use crate::actors::registry::Payments;
 use crate::actors::totals::{TotalsActor, TotalsMemory};
@@ -52,6 +53,7 @@ use crate::gateways::stripe::Stripe;
 use crate::store::Store;
 use crate::store::cache::Cache;
 use access::{AccessTokens, Operators};
+use draining::Draining;
 use feedback::{Reporters, TWILIO_REPORTS};
 use limits::Limits;
 use openings::Openings;
@@ -122,14 +124,16 @@ pub struct AppState {
     pub limits: Limits,
     /// The time.
     pub clock: Clock,
+    /// Where messages to actors wait.
+    pub mailboxes: Mailboxes,
     /// Held while a scrape asks others.
     pub measuring: tokio::sync::Mutex<()>,
     /// When outbox and messages were last measured for the metrics.
     pub outbox_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
-    /// The same of payments that the provider has not answered about.
-    pub unknown_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    /// The same of payments that are not at their end.
+    pub open_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Set when the process is about to end.
-    pub draining: Arc<AtomicBool>,
+    pub draining: Draining,
 }
 
 /// Adds every route of ours.

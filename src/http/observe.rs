@@ -2,7 +2,6 @@
 //! belongs to its trace.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -67,7 +66,7 @@ pub async fn observe(
 
 /// Asked when the answer is there: the end may have been announced meanwhile.
 fn is_draining(request: &HttpRequest) -> bool {
-    request.app_data::<web::Data<AppState>>().is_some_and(|state| state.draining.load(Ordering::Acquire))
+    request.app_data::<web::Data<AppState>>().is_some_and(|state| state.draining.has_begun())
 }
 
 /// The caller's trace.

@@ -1,24 +1,26 @@
 //! For those who run it: is it alive, is it ready, and how is it doing?
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use actix::Addr;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::AppState;
-use crate::actors::bridge::IsConnected;
+use crate::actors::bridge::{Bridge, IsConnected};
 use crate::actors::outbox::Bus;
 use crate::domain::notice::Channel;
+use crate::domain::payment::PaymentStatus;
 use crate::gateways::breaker::BreakerState;
 use crate::metrics::METRICS;
+use crate::store::loan::LOOK;
 
-/// How long a scrape waits for others.
+/// How long a scrape waits for others, each of whom has [`LOOK`].
 const MEASURE_WAIT: Duration = Duration::from_secs(2);
 const MEASURE_PAUSE: Duration = Duration::from_secs(1);
 /// What is told in hours need not be read in seconds: the statement looks at every open payment.
-const UNKNOWN_PAUSE: Duration = Duration::from_secs(60);
+const OPEN_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Serialize)]
 struct Readiness {
@@ -41,34 +43,48 @@ fn check(name: &'static str, up: bool, mode: &'static str) -> Check {
     Check { name, status: if up { "up" } else { "down" }, mode: Some(mode) }
 }
 
+async fn consuming(bridge: Option<&Addr<Bridge>>) -> bool {
+    match bridge {
+        Some(bridge) => bridge.send(IsConnected).await.unwrap_or(false),
+        None => false,
+    }
+}
+
+/// A provider that may be tried again is up only when it has answered: between two tries nobody knows better than before.
+fn is_closed(breaker: BreakerState) -> bool {
+    match breaker {
+        BreakerState::Closed => true,
+        BreakerState::Open | BreakerState::HalfOpen => false,
+    }
+}
+
 /// `GET /health/live`: the process answers.
 pub async fn live() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "status": "live" }))
 }
 
-/// Each dependency, Postgres first.
+/// Each dependency, Postgres first. They are asked at the same time: one that hangs hides no other.
 async fn dependencies(state: &AppState) -> Vec<Check> {
-    let mut checks = vec![check("postgres", state.store.ping().await.is_ok(), "truth")];
-    checks.push(match state.cache.ping().await {
+    let (postgres, redis, rabbitmq) = tokio::join!(
+        state.store.ping(),
+        timeout(LOOK, state.cache.ping()),
+        timeout(LOOK, consuming(state.bridge.as_ref()))
+    );
+    let mut checks = vec![check("postgres", postgres.is_ok(), "truth")];
+    checks.push(match redis.unwrap_or(Some(false)) {
         None => Check { name: "redis", status: "absent", mode: Some("level 1 is skipped") },
         Some(up) => check("redis", up, "redis"),
     });
-    checks.push(match (&*state.bus, &state.bridge) {
-        (Bus::InProcess(_), _) | (_, None) => {
-            Check { name: "rabbitmq", status: "absent", mode: Some("in-process bus") }
-        }
-        (Bus::Broker(publisher), Some(bridge)) => {
-            let consuming = bridge.send(IsConnected).await.unwrap_or(false);
-            check("rabbitmq", consuming && publisher.connected(), "rabbitmq")
-        }
+    checks.push(match &*state.bus {
+        Bus::InProcess(_) => Check { name: "rabbitmq", status: "absent", mode: Some("in-process bus") },
+        Bus::Broker(publisher) => check("rabbitmq", rabbitmq.unwrap_or(false) && publisher.connected(), "rabbitmq"),
     });
-    let stripe = state.stripe.breaker_state() != BreakerState::Open;
-    checks.push(check("stripe", stripe, "circuit breaker"));
+    checks.push(check("stripe", is_closed(state.stripe.breaker_state()), "circuit breaker"));
     let (mode, breaker) = &state.channels.mail;
-    checks.push(check("email", breaker.state() != BreakerState::Open, mode));
+    checks.push(check("email", is_closed(breaker.state()), mode));
     checks.push(match &state.channels.sms {
         None => Check { name: "sms", status: "absent", mode: Some("no text messages") },
-        Some(breaker) => check("sms", breaker.state() != BreakerState::Open, "twilio"),
+        Some(breaker) => check("sms", is_closed(breaker.state()), "twilio"),
     });
     // Each endpoint has a breaker of its own; one partner that is away does not degrade us.
     checks.push(Check { name: "webhooks", status: "up", mode: Some(state.channels.webhooks) });
@@ -79,8 +95,7 @@ async fn dependencies(state: &AppState) -> Vec<Check> {
 pub async fn ready(state: web::Data<AppState>) -> HttpResponse {
     let checks = dependencies(&state).await;
     let database = checks.iter().any(|check| check.name == "postgres" && check.status == "up");
-    let draining = state.draining.load(Ordering::Acquire);
-    let status = match (database && !draining, checks.iter().any(|check| check.status == "down")) {
+    let status = match (database && !state.draining.has_begun(), checks.iter().any(|check| check.status == "down")) {
         (false, _) => "unavailable",
         (true, true) => "degraded",
         (true, false) => "ready",
@@ -97,7 +112,7 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
         METRICS.pool_size.with_label_values(&[usage.pool]).set(gauge(usage.size));
         METRICS.pool_waiting.with_label_values(&[usage.pool]).set(gauge(usage.waiting));
     }
-    METRICS.stripe_circuit_open.set(i64::from(state.stripe.breaker_state() == BreakerState::Open));
+    METRICS.stripe_circuit_open.set(i64::from(!is_closed(state.stripe.breaker_state())));
     measure(&state).await;
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(METRICS.render())
 }
@@ -106,13 +121,10 @@ pub async fn metrics(state: web::Data<AppState>) -> HttpResponse {
 /// looked at.
 async fn measure(state: &AppState) {
     let Ok(_measuring) = state.measuring.try_lock() else { return };
-    let asked = async {
-        // Or the metric would be as old as the last question about readiness, which nobody may ask.
-        dependencies(state).await;
-        measure_queues(state).await;
-        measure_unknown(state).await;
-    };
-    if tokio::time::timeout(MEASURE_WAIT, asked).await.is_err() {
+    // The dependencies too, or their metric would be as old as the last question about readiness, which nobody may ask.
+    let mailboxes = state.mailboxes.measure(LOOK);
+    let asked = async { tokio::join!(dependencies(state), measure_queues(state), measure_open(state), mailboxes) };
+    if timeout(MEASURE_WAIT, asked).await.is_err() {
         tracing::warn!("the metrics of queues and dependencies are old: somebody does not answer");
     }
 }
@@ -144,15 +156,40 @@ async fn measure_queues(state: &AppState) {
     }
 }
 
-/// How long the provider has kept us in the dark about a payment.
-async fn measure_unknown(state: &AppState) {
-    let Ok(mut measured) = state.unknown_measured.try_lock() else { return };
-    if measured.is_some_and(|at| at.elapsed() < UNKNOWN_PAUSE) {
+/// How many payments are open, and how long the provider has kept us in the dark about one.
+async fn measure_open(state: &AppState) {
+    let Ok(mut measured) = state.open_measured.try_lock() else { return };
+    if measured.is_some_and(|at| at.elapsed() < OPEN_PAUSE) {
         return;
     }
-    if let Ok(oldest) = state.store.oldest_unknown_payment().await {
+    if let Ok(open) = state.store.measure_open_payments().await {
         *measured = Some(Instant::now());
+        for status in PaymentStatus::ALL.into_iter().filter(|status| status.is_open()) {
+            let payments = open.iter().find(|it| it.status == status).map_or(0, |it| it.payments);
+            METRICS.payments_open.with_label_values(&[status.as_str()]).set(payments);
+        }
+        let oldest = open.iter().filter_map(|it| it.oldest_unknown).min();
         let age = oldest.map_or(0, |oldest| (state.clock.now() - oldest).whole_seconds().max(0));
         METRICS.payments_unknown_oldest_seconds.set(age);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateways::breaker::{Breaker, COOL_DOWN};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_is_down_from_the_failure_that_opened_its_circuit_to_the_call_that_closed_it() {
+        let breaker = Breaker::new(1, COOL_DOWN);
+        assert!(is_closed(breaker.state()));
+        breaker.admit().unwrap().fail();
+        assert!(!is_closed(breaker.state()));
+        tokio::time::advance(COOL_DOWN).await;
+        assert!(!is_closed(breaker.state()), "nobody has asked it yet");
+        let probe = breaker.admit().unwrap();
+        assert!(!is_closed(breaker.state()), "it has not answered yet");
+        probe.succeed();
+        assert!(is_closed(breaker.state()));
     }
 }

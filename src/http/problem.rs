@@ -201,6 +201,13 @@ impl From<TotalsError> for Problem {
     fn from(error: TotalsError) -> Self {
         match &error {
             TotalsError::NotFound => Self::not_found("campaign"),
+            TotalsError::Behind { .. } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "totals-behind",
+                "Service unavailable",
+                format!("The totals that were asked for are not known here: {error}."),
+            )
+            .retry_after(RETRY_AFTER_S),
             TotalsError::Unavailable(_) => Self::unavailable(error),
             TotalsError::Internal(detail) => Self::internal(detail),
         }

@@ -12,22 +12,26 @@ use crate::actors::totals::{GetTotals, TotalsAnswer};
 use crate::domain::ids::CampaignId;
 use crate::trace::{Kind, Span};
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TotalsQuery {
     min_version: Option<i64>,
+    #[serde(default)]
+    fresh: bool,
 }
 
-/// `GET /campaigns/{id or slug}/totals`; `min_version` asks for nothing older than that version.
+/// `GET /campaigns/{id or slug}/totals`; `min_version` asks for nothing older than that version, `fresh` for what the database
+/// has, whatever is remembered of it.
 pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
-    let min_version =
-        if request.query_string().is_empty() { 0 } else { query::<TotalsQuery>(&request)?.min_version.unwrap_or(0) };
+    let TotalsQuery { min_version, fresh } =
+        if request.query_string().is_empty() { TotalsQuery::default() } else { query(&request)? };
+    let min_version = min_version.unwrap_or(0);
     let id = campaign_id(&request, &state).await?;
-    if let Some(known) = state.totals_memory.get(id, min_version) {
+    if !fresh && let Some(known) = state.totals_memory.get(id, min_version) {
         return Ok(send(known));
     }
     let mut span = Span::here(Kind::Internal, || "read totals");
-    let told = state.totals.send(GetTotals { id, min_version }).await.map_err(Problem::unavailable)??;
+    let told = state.totals.send(GetTotals { id, min_version, fresh }).await.map_err(Problem::unavailable)??;
     span.set("careforall.totals.source", told.source.as_str());
     Ok(send(told))
 }

@@ -12,8 +12,8 @@ use bb8_redis::redis;
 use crate::domain::ids::CampaignId;
 use crate::domain::totals::Totals;
 
-/// The picture's time to live of a campaign's totals.
-pub const TOTALS_TTL_S: u64 = 30;
+/// The picture's time to live of a campaign's totals, from when they were read.
+pub const TOTALS_TTL: Duration = Duration::from_secs(30);
 /// How long a webhook's answer is remembered here; Postgres remembers longer.
 const ANSWER_TTL_S: u64 = 3 * 24 * 3600;
 
@@ -28,11 +28,17 @@ const PAUSE_MS: i64 = 1000;
 const DB_ANSWERS: i64 = 1;
 const DB_TOTALS: i64 = 2;
 
-/// Stores totals only where they are newer than what is there: a slow reader must not bring an old total back.
+/// Stores totals only where they are newer than what is there: a slow reader must not bring an old total back, nor an old goal,
+/// which changes without a version. Times in UTC compare as texts, once the `Z` is off that a fraction may stand before.
 const STORE_NEWER: &str = r"
 local known = redis.call('get', KEYS[1])
-if known and cjson.decode(known).version > tonumber(ARGV[1]) then return 0 end
-redis.call('set', KEYS[1], ARGV[2], 'EX', ARGV[3])
+if known then
+  known = cjson.decode(known)
+  local new = cjson.decode(ARGV[1])
+  if known.version > new.version then return 0 end
+  if known.version == new.version and string.gsub(known.as_of, 'Z$', '') > string.gsub(new.as_of, 'Z$', '') then return 0 end
+end
+redis.call('set', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
 return 1";
 
 /// The cache; without `REDIS_URL` it is always empty.
@@ -87,10 +93,13 @@ impl Cache {
         let Self::Redis(redis) = self else { return true };
         let Ok(text) = serde_json::to_string(totals) else { return false };
         let key = redis.totals_key(totals.campaign_id);
+        // From when they were read, not from when this arrives: a frozen server carries it out when it thaws.
+        let expires_ms = (totals.as_of + TOTALS_TTL).unix_timestamp_nanos() / 1_000_000;
+        let expires_ms = i64::try_from(expires_ms).unwrap_or(0);
         let stored: Option<i64> = redis
             .call(&redis.totals, async |c| {
                 let mut call = redis::cmd("EVAL");
-                call.arg(STORE_NEWER).arg(1).arg(&key).arg(totals.version).arg(&text).arg(TOTALS_TTL_S);
+                call.arg(STORE_NEWER).arg(1).arg(&key).arg(&text).arg(expires_ms);
                 call.query_async(c).await
             })
             .await;

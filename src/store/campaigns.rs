@@ -1,6 +1,9 @@
 //! Campaigns.
 
+use deadpool_postgres::GenericClient;
+use time::OffsetDateTime;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::pool::{execute, query, query_opt};
@@ -18,26 +21,7 @@ const TABLE: &str = "donations.campaigns";
 impl Store {
     /// Records a campaign; `false` where its slug is taken.
     pub async fn create_campaign(&self, it: &Campaign) -> Result<bool, StoreError> {
-        let client = self.pools.reader().await?;
-        let created = execute(
-            &client,
-            CREATE,
-            &[
-                &it.id.uuid(),
-                &it.slug,
-                &it.title,
-                &it.description,
-                &it.goal_minor,
-                &it.currency.code(),
-                &it.manual_capture,
-                &it.status.as_str(),
-                &it.starts_at,
-                &it.ends_at,
-                &it.created_at,
-            ],
-        )
-        .await?;
-        Ok(created == 1)
+        create_campaign(&self.pools.reader().await?, it).await
     }
 
     /// The campaign with that identifier or slug.
@@ -59,10 +43,11 @@ impl Store {
         rows.into_iter().map(Campaign::try_from).collect()
     }
 
-    /// Writes a campaign's changeable details.
-    pub async fn update_campaign(&self, it: &Campaign) -> Result<(), StoreError> {
+    /// Writes a campaign's changeable details; `false` where it is not any more what was read with `read_at` as its
+    /// `updated_at`.
+    pub async fn update_campaign(&self, it: &Campaign, read_at: OffsetDateTime) -> Result<bool, StoreError> {
         let client = self.pools.reader().await?;
-        execute(
+        let updated = execute(
             &client,
             UPDATE,
             &[
@@ -74,11 +59,31 @@ impl Store {
                 &it.starts_at,
                 &it.ends_at,
                 &it.updated_at,
+                &read_at,
             ],
         )
-        .await
-        .map(drop)
+        .await?;
+        Ok(updated == 1)
     }
+}
+
+/// Records a campaign, by itself or within a transaction; `false` where its slug is taken.
+pub async fn create_campaign<C: GenericClient + Sync>(client: &C, it: &Campaign) -> Result<bool, StoreError> {
+    let statement = client.prepare_cached(CREATE).await?;
+    let params: [&(dyn ToSql + Sync); 11] = [
+        &it.id.uuid(),
+        &it.slug,
+        &it.title,
+        &it.description,
+        &it.goal_minor,
+        &it.currency.code(),
+        &it.manual_capture,
+        &it.status.as_str(),
+        &it.starts_at,
+        &it.ends_at,
+        &it.created_at,
+    ];
+    Ok(client.execute(&statement, &params).await? == 1)
 }
 
 impl TryFrom<Row> for Campaign {

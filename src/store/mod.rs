@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod endpoints;
 pub mod error;
 pub mod idempotency;
+pub mod loan;
 pub mod migrate;
 pub mod moves;
 pub mod notices;
@@ -29,6 +30,7 @@ pub mod wall;
 
 pub use donations::{ClaimedKey, Creation, CreationOutcome};
 pub use error::StoreError;
+use loan::LOOK;
 pub use moves::{Answer, Cause, Move, MoveOutcome};
 pub use pool::Pools;
 
@@ -45,9 +47,8 @@ impl Store {
         Ok(Self { pools: Pools::new(config)? })
     }
 
-    /// Whether Postgres answers.
+    /// Whether Postgres answers, and soon.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.pools.reader().await?.simple_query("select 1").await?;
-        Ok(())
+        self.pools.within(LOOK, async |client| Ok(client.simple_query("select 1").await.map(drop)?)).await
     }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::dead_letters::Chosen;
 use super::donations::OUTBOX_PARTITIONS;
+use super::loan::LOOK;
 use super::pool::{query, query_opt};
 use super::{Store, StoreError};
 
@@ -82,7 +83,7 @@ pub struct OutboxMeasure {
     pub waiting: i64,
     /// Rows that are set aside.
     pub dead: i64,
-    /// When the oldest row that is not set aside was committed.
+    /// Since when the oldest row could have left: not one that is set aside, nor one that is put off or held back.
     pub oldest: Option<OffsetDateTime>,
 }
 
@@ -174,8 +175,7 @@ impl Store {
 
     /// What waits in the outbox.
     pub async fn measure_outbox(&self) -> Result<OutboxMeasure, StoreError> {
-        let client = self.pools.reader().await?;
-        let row = query_opt(&client, MEASURE, &[]).await?;
+        let row = self.pools.within(LOOK, async |client| query_opt(client, MEASURE, &[]).await).await?;
         Ok(row
             .map(|row| OutboxMeasure { waiting: row.get("waiting"), dead: row.get("dead"), oldest: row.get("oldest") })
             .unwrap_or_default())

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::loan::LOOK;
 use super::pool::{execute, query, query_opt, query_planned_anew};
 use super::{Store, StoreError};
 use crate::domain::ids::PaymentId;
@@ -17,7 +18,7 @@ const LOAD: &str = include_str!("../../sql/queries/payments/load_payment.sql");
 const FIND_BY_INTENT: &str = include_str!("../../sql/queries/payments/find_by_intent.sql");
 const LIST: &str = include_str!("../../sql/queries/payments/list_payments.sql");
 const TIMELINE: &str = include_str!("../../sql/queries/payments/load_timeline.sql");
-const OLDEST_UNKNOWN: &str = include_str!("../../sql/queries/payments/find_oldest_unknown.sql");
+const MEASURE_OPEN: &str = include_str!("../../sql/queries/payments/measure_open.sql");
 const CLAIM_CHECKS: &str = include_str!("../../sql/queries/payments/claim_due_checks.sql");
 
 const TABLE: &str = "payments.payment_transactions";
@@ -33,6 +34,17 @@ pub struct PaymentFilter {
     pub intent_id: Option<String>,
     /// Only those that a person must look at.
     pub flagged: bool,
+}
+
+/// Payments of one status that are not at their end.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenMeasure {
+    /// The status.
+    pub status: PaymentStatus,
+    /// How many there are.
+    pub payments: i64,
+    /// When the oldest of them was made of which nobody knows whether the provider has it.
+    pub oldest_unknown: Option<OffsetDateTime>,
 }
 
 /// A payment in a list.
@@ -124,11 +136,15 @@ impl Store {
         Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
     }
 
-    /// When the oldest payment was made of which nobody knows whether the provider has it; `None` where there is none.
-    pub async fn oldest_unknown_payment(&self) -> Result<Option<OffsetDateTime>, StoreError> {
-        let client = self.pools.reader().await?;
-        let row = query_opt(&client, OLDEST_UNKNOWN, &[]).await?;
-        Ok(row.and_then(|row| row.get("oldest")))
+    /// What is open, by status; where nothing is, there is no measure.
+    pub async fn measure_open_payments(&self) -> Result<Vec<OpenMeasure>, StoreError> {
+        let rows = self.pools.within(LOOK, async |client| query(client, MEASURE_OPEN, &[]).await).await?;
+        let measure = |row: &Row| {
+            let status: &str = row.get("status");
+            let status = PaymentStatus::parse(status).ok_or_else(|| StoreError::corrupt(TABLE, "status", status))?;
+            Ok(OpenMeasure { status, payments: row.get("payments"), oldest_unknown: row.get("oldest_unknown") })
+        };
+        rows.iter().map(measure).collect()
     }
 }
 

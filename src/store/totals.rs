@@ -13,10 +13,8 @@ const READ: &str = include_str!("../../sql/queries/totals/read_totals.sql");
 const CHECKPOINT: &str = include_str!("../../sql/queries/totals/write_checkpoint.sql");
 const REFRESH: &str = include_str!("../../sql/queries/totals/refresh_view.sql");
 /// A long ledger takes longer than a request may.
-const LONG_STATEMENT: &str = "set statement_timeout = '10min'; set enable_seqscan = on";
-const USUAL_STATEMENT: &str = "reset statement_timeout; reset enable_seqscan";
+const LONG_STATEMENT: &str = "set local statement_timeout = '10min'; set local enable_seqscan = on";
 const LOCK_REFRESH: &str = include_str!("../../sql/queries/totals/lock_refresh.sql");
-const UNLOCK_REFRESH: &str = include_str!("../../sql/queries/totals/unlock_refresh.sql");
 
 /// Totals that were read from the database.
 #[derive(Clone, Debug)]
@@ -42,18 +40,18 @@ impl Store {
         execute(&client, CHECKPOINT, &[&id.uuid(), &now]).await.map(drop)
     }
 
-    /// Refreshes the view, unless another process is at it; returns whether it did.
+    /// Refreshes the view, unless another process is at it; returns whether it did. Lock and settings are the transaction's: they
+    /// end with it, whatever becomes of us.
     pub async fn refresh_totals_view(&self) -> Result<bool, StoreError> {
-        let client = self.pools.reader().await?;
-        let locked = query_opt(&client, LOCK_REFRESH, &[]).await?.is_some_and(|row| row.get(0));
-        if !locked {
-            return Ok(false);
+        let mut client = self.pools.reader().await?;
+        let transaction = client.transaction().await?;
+        let is_ours: bool = transaction.query_one(LOCK_REFRESH, &[]).await?.get(0);
+        if is_ours {
+            transaction.batch_execute(LONG_STATEMENT).await?;
+            transaction.batch_execute(REFRESH).await?;
         }
-        client.batch_execute(LONG_STATEMENT).await?;
-        let refreshed = execute(&client, REFRESH, &[]).await;
-        client.batch_execute(USUAL_STATEMENT).await?;
-        query_opt(&client, UNLOCK_REFRESH, &[]).await?;
-        refreshed.map(|_| true)
+        transaction.commit().await?;
+        Ok(is_ours)
     }
 }
 

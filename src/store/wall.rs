@@ -14,7 +14,7 @@ const LIST: &str = include_str!("../../sql/queries/donations/list_wall.sql");
 pub struct WallDonation {
     /// By which the next page begins.
     pub id: Uuid,
-    /// In minor units.
+    /// What is given of it now, in minor units.
     pub amount_minor: i64,
     /// ISO 4217.
     pub currency: String,

@@ -51,6 +51,7 @@ pub struct Setup {
     pub data_dir: Arc<tempfile::TempDir>,
     prefix: String,
     amqp: bool,
+    open_files: Option<u32>,
 }
 
 impl Setup {
@@ -64,7 +65,7 @@ impl Setup {
         .await;
         let database = Arc::new(create_database(Some(&template)).await);
         let data_dir = Arc::new(tempfile::tempdir().expect("a directory"));
-        Self { database, env: BTreeMap::new(), data_dir, prefix: unique_prefix(), amqp: false }
+        Self { database, env: BTreeMap::new(), data_dir, prefix: unique_prefix(), amqp: false, open_files: None }
     }
 
     /// With the tests' Redis.
@@ -76,6 +77,12 @@ impl Setup {
     pub fn with_amqp(mut self) -> Self {
         self.amqp = true;
         self.with("AMQP_URL", services::amqp_url())
+    }
+
+    /// Where the system lets a process have so many files open and no more.
+    pub fn with_open_files(mut self, files: u32) -> Self {
+        self.open_files = Some(files);
+        self
     }
 
     /// With a setting.
@@ -110,7 +117,15 @@ impl Setup {
 
     /// The program with these settings, without a subcommand yet.
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_careforall"));
+        let program = env!("CARGO_BIN_EXE_careforall");
+        let mut command = match self.open_files {
+            None => Command::new(program),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), program]);
+                shell
+            }
+        };
         command.env_clear().envs(self.environment("127.0.0.1:0")).stdin(Stdio::null());
         command
     }

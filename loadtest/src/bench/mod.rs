@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::api::Newness;
 use crate::audit;
 use crate::cli::print;
 use crate::client::{Wire, request};
@@ -137,7 +138,7 @@ async fn on_one(session: &Session, part: Duration, rounds: u64, json: Option<&Pa
     let campaigns = session.campaigns(20).await?;
     // The durable path is what is compared: the provider opens the payments behind it, at the expense of the same cores.
     let create = Arc::new(Create::new(session, campaigns.clone(), false).not_waiting());
-    let totals = Arc::new(Reads::new(&campaigns[..1], 0));
+    let totals = Arc::new(Reads::new(&campaigns[..1], Newness::Any));
     let mut ways = Ways {
         ours: Way::named("ours: POST /donations, 64 callers"),
         ours_crowd: Way::named("ours: POST /donations, 256 callers"),

@@ -1,7 +1,7 @@
 //! One campaign with a long ledger: what each level of its totals costs, and the refresh of the view.
 //!
-//! A level is made to answer by what the levels above it cannot know: `min_version` above everything passes by memory and
-//! Redis; before its refresh the view does not know the campaign. Redis answers for many campaigns in turn, as in
+//! A level is made to answer by passing by those above it: `fresh=true` asks neither memory nor Redis; before its refresh the
+//! view does not know the campaign. Redis answers for many campaigns in turn, as in
 //! `totals-cold`. Needs the database.
 
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::create::Payable;
 use super::totals::{Reads, answers, promise, run_cold, shares};
 use super::webhooks::{Event, payables};
 use super::{Bounds, Kind, Session};
+use crate::api::Newness;
 use crate::client::Wire;
 use crate::database::{connect, told};
 use crate::fill::fill;
@@ -22,8 +23,6 @@ use crate::measure::{Measure, Run, milliseconds, thousands};
 use crate::plan::Plan;
 
 const REFRESH: &str = "refresh materialized view concurrently payments.campaign_totals";
-/// No total has it.
-const BEYOND: i64 = i64::MAX;
 /// Refreshes that are timed.
 const REFRESHES: usize = 3;
 /// One reader shows what a read costs; several share the read that is in flight, as they do in life.
@@ -43,13 +42,13 @@ pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
     run.notes.push(filled);
     let part = bounds.duration / 2;
     for readers in READERS {
-        level(session, bounds.closed_plan(readers, part), campaign, BEYOND, "realtime", &mut run).await?;
+        level(session, bounds.closed_plan(readers, part), campaign, Newness::Fresh, "realtime", &mut run).await?;
     }
     run.notes.push(refreshes(&client).await?);
     for readers in READERS {
-        level(session, bounds.closed_plan(readers, part), campaign, BEYOND, "view", &mut run).await?;
+        level(session, bounds.closed_plan(readers, part), campaign, Newness::Fresh, "view", &mut run).await?;
     }
-    level(session, bounds.closed_plan(MEMORY_READERS, part), campaign, 0, "memory", &mut run).await?;
+    level(session, bounds.closed_plan(MEMORY_READERS, part), campaign, Newness::Any, "memory", &mut run).await?;
     if session.target.has_redis {
         let cold = run_cold(session, &Bounds { duration: part, closed: None, rate: None, ..*bounds }).await?;
         run.measures.extend(cold.measures.into_iter().map(|measure| Measure { scenario: name.to_owned(), ..measure }));
@@ -79,14 +78,14 @@ async fn level(
     session: &Session,
     plan: Plan,
     campaign: Uuid,
-    min_version: i64,
+    newness: Newness,
     expected: &str,
     run: &mut Run,
 ) -> Result<(), String> {
     if session.stop.is_wished() {
         return Ok(());
     }
-    let scenario = Arc::new(Reads::new(&[campaign], min_version));
+    let scenario = Arc::new(Reads::new(&[campaign], newness));
     let name = format!("{} ({expected})", Kind::TotalsLive.name());
     let measured = session.load(&name, plan, &scenario, promise).await?;
     if !measured.measures.iter().any(|measure| measure.what == expected) {

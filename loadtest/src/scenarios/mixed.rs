@@ -8,6 +8,7 @@ use super::lifecycle::{self, Lifecycle};
 use super::totals::{self, Reads, answers, shares, with_gifts};
 use super::webhooks::{Event, PROMISE_DUPLICATE, PROMISE_NEW, repeat};
 use super::{Bounds, Kind, Session};
+use crate::api::Newness;
 use crate::books::Books;
 use crate::client::Wire;
 use crate::engine::{Scenario, Turn};
@@ -142,7 +143,7 @@ async fn run_shares(
         shares: of_hundred,
         create: Create::new(session, campaigns.clone(), false).keeping(),
         lifecycle: Lifecycle::new(session, bounds, campaigns.clone()),
-        reads: Reads::new(&campaigns, 0),
+        reads: Reads::new(&campaigns, Newness::Any),
         books: Arc::clone(&session.books),
         secret: session.target.webhook_secret.clone(),
         sent: Mutex::default(),

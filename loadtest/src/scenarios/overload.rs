@@ -16,6 +16,7 @@ use super::create::{Create, Payable};
 use super::totals::{Reads, with_gifts};
 use super::webhooks::{Duplicate, Event, Signed, handled, payables_of};
 use super::{Bounds, Kind, Session};
+use crate::api::Newness;
 use crate::books::Books;
 use crate::client::Wire;
 use crate::engine::{Scenario, Turn};
@@ -194,7 +195,7 @@ async fn crowd(session: &Session, bounds: &Bounds) -> Result<Arc<Crowd>, String>
     let campaigns = with_gifts(session, bounds, name, bounds.campaigns).await?;
     Ok(Arc::new(Crowd {
         create: Create::new(session, campaigns.clone(), false),
-        reads: Reads::new(&campaigns, 0),
+        reads: Reads::new(&campaigns, Newness::Any),
         repeats: handled(session, bounds, name).await?,
         stock: Mutex::default(),
         missed: AtomicU64::new(0),

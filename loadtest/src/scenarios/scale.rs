@@ -16,7 +16,7 @@ use super::levels::captured;
 use super::totals::{Reads, with_gifts};
 use super::webhooks::{Event, handled, new_ones, payables_of};
 use super::{Bounds, Kind, Session, mixed};
-use crate::api::{self, Gift};
+use crate::api::{self, Gift, Newness};
 use crate::client::{Wire, request};
 use crate::database::{connect, told};
 use crate::engine::{Scenario, Turn};
@@ -49,8 +49,6 @@ const SAMPLED: i64 = 2000;
 const POLLED: usize = 200;
 /// Tables that are named with their sizes.
 const TABLES: i64 = 8;
-/// Above everything: read from the database.
-const BEYOND: i64 = i64::MAX;
 
 /// One path in one state of the database.
 struct Figure {
@@ -174,8 +172,8 @@ impl Phase<'_> {
     /// Everything that is looked at, by donors and by operators.
     async fn reads(&mut self) -> Result<(), String> {
         let (plan, campaigns) = (self.plan(), self.campaigns.to_vec());
-        self.measure("totals (any level)", plan, &Arc::new(Reads::new(&campaigns, 0))).await?;
-        self.measure("totals (database)", plan, &Arc::new(Reads::new(&campaigns, BEYOND))).await?;
+        self.measure("totals (any level)", plan, &Arc::new(Reads::new(&campaigns, Newness::Any))).await?;
+        self.measure("totals (database)", plan, &Arc::new(Reads::new(&campaigns, Newness::Fresh))).await?;
         let gifts = self.gifts().await?;
         self.get("donation", gifts.iter().map(api::show).collect()).await?;
         self.get_paths("wall", campaigns.iter().map(|id| format!("/api/v1/campaigns/{id}/donations"))).await?;

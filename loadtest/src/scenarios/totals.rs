@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::webhooks::{Event, payables_of};
 use super::{Bounds, Kind, Session};
-use crate::api;
+use crate::api::{self, Newness};
 use crate::client::Wire;
 use crate::engine::{Scenario, Turn};
 use crate::measure::{Promise, Run};
@@ -44,9 +44,9 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Of these campaigns in turn; none older than `min_version`.
-    pub fn new(campaigns: &[Uuid], min_version: i64) -> Self {
-        Self { requests: campaigns.iter().map(|campaign| api::totals(*campaign, min_version)).collect() }
+    /// Of these campaigns in turn.
+    pub fn new(campaigns: &[Uuid], newness: Newness) -> Self {
+        Self { requests: campaigns.iter().map(|campaign| api::totals(*campaign, newness)).collect() }
     }
 
     /// Reads one: the level that answered, and how it went.
@@ -120,7 +120,7 @@ pub async fn run_hot(session: &Session, bounds: &Bounds) -> Result<Run, String> 
     let name = Kind::TotalsHot.name();
     let campaigns = with_gifts(session, bounds, name, HOT).await?;
     let before = answers(session).await?;
-    let scenario = Arc::new(Reads::new(&campaigns, 0));
+    let scenario = Arc::new(Reads::new(&campaigns, Newness::Any));
     let mut run = session.load(name, bounds.plan(Kind::TotalsHot), &scenario, promise).await?;
     run.notes.push(shares(session, before).await?);
     Ok(run)
@@ -135,7 +135,7 @@ pub async fn run_cold(session: &Session, bounds: &Bounds) -> Result<Run, String>
         Pace::Closed => COLD_MAX,
     };
     let campaigns = with_gifts(session, bounds, name, count as usize).await?;
-    let scenario = Arc::new(Reads::new(&campaigns, 0));
+    let scenario = Arc::new(Reads::new(&campaigns, Newness::Any));
     // Each was asked for before: what remembers for longer than memory has it.
     session.prepare(name, bounds, u64::try_from(campaigns.len()).unwrap_or(u64::MAX), &scenario).await?;
     let before = answers(session).await?;

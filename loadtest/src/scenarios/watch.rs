@@ -15,7 +15,7 @@ use super::create::Payable;
 use super::totals::{answers, shares};
 use super::webhooks::{Event, payables_of};
 use super::{Bounds, Kind, Session, needed};
-use crate::api::{self, number};
+use crate::api::{self, Newness, number};
 use crate::audit::{Sum, full_sums};
 use crate::books::Books;
 use crate::client::Wire;
@@ -58,7 +58,8 @@ impl Watch {
 
     async fn read(&self, seen: &mut Seen, wire: &mut Wire, asks: bool) -> Outcome {
         let min_version = if asks { self.newest.load(Ordering::Acquire) } else { 0 };
-        let answer = match wire.call(&api::totals(self.campaign, min_version)).await {
+        let newness = if asks { Newness::AtLeast(min_version) } else { Newness::Any };
+        let answer = match wire.call(&api::totals(self.campaign, newness)).await {
             Ok(answer) => answer,
             Err(error) => return Outcome::Failed(error.to_string()),
         };
@@ -158,28 +159,28 @@ async fn agree(session: &Session, sum: &Sum) -> Result<String, String> {
     let mut told = Vec::new();
     for address in &session.target.replicas {
         let mut office = Office::new(*address, &session.target.admin_key);
-        let mut levels = vec![("memory", 0)];
+        let mut levels = vec![("memory", Newness::Any)];
         if session.target.has_redis {
-            levels.push(("redis", 0));
+            levels.push(("redis", Newness::Any));
         }
         // The view, or the ledger itself where the view does not know the campaign yet.
-        levels.push(("database", i64::MAX));
-        for (level, min_version) in levels {
-            answered(&mut office, sum, level, min_version).await.map_err(|error| format!("{address}: {error}"))?;
+        levels.push(("database", Newness::Fresh));
+        for (level, newness) in levels {
+            answered(&mut office, sum, level, newness).await.map_err(|error| format!("{address}: {error}"))?;
             told.push(level);
         }
     }
     Ok(format!("{} = the full sum of {} lines, on each process", told.join(" = "), sum.lines))
 }
 
-async fn answered(office: &mut Office, sum: &Sum, level: &str, min_version: i64) -> Result<(), String> {
+async fn answered(office: &mut Office, sum: &Sum, level: &str, newness: Newness) -> Result<(), String> {
     let deadline = Instant::now() + AGREE;
     let is_it = |totals: &Totals| match level {
         "database" => matches!(totals.source.as_str(), "view" | "realtime"),
         other => totals.source == other,
     };
     loop {
-        let totals = office.totals(sum.campaign, min_version).await?;
+        let totals = office.totals(sum.campaign, newness).await?;
         if is_it(&totals) && sum.is(&totals) {
             return Ok(());
         }

@@ -44,6 +44,12 @@ pub enum TotalsError {
     /// There is no such campaign.
     #[error("there is no such campaign")]
     NotFound,
+    /// Nobody knows the version that was asked for: a replica of the database lags, or lost it, or it never was.
+    #[error("the newest version that is known is {version}")]
+    Behind {
+        /// The newest version.
+        version: i64,
+    },
     /// The database is away or busy, or the process is about to end.
     #[error("{0}")]
     Unavailable(String),

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::ids::CampaignId;
-use crate::store::cache::TOTALS_TTL_S;
+use crate::store::cache::TOTALS_TTL;
 
 /// By then an old total in Redis has expired.
-const DISTRUST: Duration = Duration::from_secs(TOTALS_TTL_S);
+const DISTRUST: Duration = TOTALS_TTL;
 /// Campaigns that are known one by one; beyond that, nothing in Redis is believed for a while.
 const CAMPAIGNS: usize = 10_000;
 

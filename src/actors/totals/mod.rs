@@ -9,6 +9,7 @@ mod answer;
 mod distrust;
 mod levels;
 mod memory;
+mod renewals;
 mod streams;
 
 use std::collections::{HashMap, HashSet};
@@ -16,12 +17,12 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 
 pub use self::answer::{TotalsAnswer, TotalsError};
 use self::distrust::Distrust;
 use self::levels::{Found, Levels};
 pub use self::memory::TotalsMemory;
+use self::renewals::{Brought, Renewals};
 use self::streams::Streams;
 pub use self::streams::TotalsEvent;
 use super::facts::{Take, TakeError};
@@ -31,7 +32,7 @@ use crate::domain::ids::CampaignId;
 use crate::domain::totals::Source;
 use crate::metrics::METRICS;
 use crate::store::Store;
-use crate::store::cache::{Cache, TOTALS_TTL_S};
+use crate::store::cache::Cache;
 
 /// The picture's interval of the materialized view.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -80,19 +81,10 @@ pub struct TotalsActor {
     reading: HashMap<CampaignId, Reading>,
     /// Campaigns whose checkpoint is being written.
     checkpoints: HashSet<CampaignId>,
-    /// Campaigns whose old totals other replicas may still find in Redis, and until when.
-    unrenewed: HashMap<CampaignId, Unrenewed>,
+    renewals: Renewals,
     distrust: Distrust,
     streams: Streams,
     is_closed: bool,
-}
-
-/// A total that Redis was to be given.
-struct Unrenewed {
-    /// By then the old one there has expired.
-    until: Instant,
-    /// Whether another try is on its way already.
-    is_tried_again: bool,
 }
 
 impl TotalsActor {
@@ -103,7 +95,7 @@ impl TotalsActor {
             memory,
             reading: HashMap::new(),
             checkpoints: HashSet::new(),
-            unrenewed: HashMap::new(),
+            renewals: Renewals::default(),
             distrust: Distrust::default(),
             streams: Streams::default(),
             is_closed: false,
@@ -132,8 +124,14 @@ impl TotalsActor {
 
     fn finish(&mut self, id: CampaignId, read: Result<Found, TotalsError>, ctx: &mut Context<Self>) {
         let reading = self.reading.remove(&id).unwrap_or_default();
-        if !reading.dropped {
-            self.settle_renewal(id, &read, ctx);
+        let brought = brought(&read);
+        if !reading.dropped && brought == Brought::There {
+            self.distrust.renewed(id);
+        }
+        // News that came in between make what was read too old for readers; what a fact owed to Redis is settled by it all the
+        // same, unless another read follows that knows more.
+        if (!reading.dropped || reading.late.is_empty()) && self.renewals.settle(id, brought) {
+            ctx.run_later(RENEW_AGAIN, move |act, ctx| act.renew_again(id, ctx));
         }
         if read.as_ref().is_ok_and(|found| found.wants_checkpoint) {
             self.write_checkpoint(id, ctx);
@@ -169,35 +167,8 @@ impl TotalsActor {
         }
     }
 
-    /// A total that could not be brought to Redis is brought again, until the old one there has expired: the other
-    /// replicas may reach Redis though we do not, and the fact is not told to them.
-    fn settle_renewal(&mut self, id: CampaignId, read: &Result<Found, TotalsError>, ctx: &mut Context<Self>) {
-        let is_read_from_database = read.as_ref().is_ok_and(|found| found.source != Source::Redis);
-        let is_in_redis = read.as_ref().is_ok_and(|found| found.is_in_redis);
-        if is_read_from_database && is_in_redis {
-            self.distrust.renewed(id);
-        }
-        let Some(unrenewed) = self.unrenewed.get_mut(&id) else { return };
-        match read {
-            Ok(_) if !is_read_from_database => {} // says nothing of what came after the fact
-            Ok(_) if !is_in_redis && Instant::now() < unrenewed.until => {
-                if !std::mem::replace(&mut unrenewed.is_tried_again, true) {
-                    ctx.run_later(RENEW_AGAIN, move |act, ctx| act.renew_again(id, ctx));
-                }
-            }
-            // Where the database is away, the fact itself comes again.
-            Ok(_) | Err(_) => drop(self.unrenewed.remove(&id)),
-        }
-    }
-
-    fn must_renew(&mut self, id: CampaignId) {
-        let until = Instant::now() + Duration::from_secs(TOTALS_TTL_S);
-        self.unrenewed.entry(id).or_insert(Unrenewed { until, is_tried_again: false }).until = until;
-    }
-
     fn renew_again(&mut self, id: CampaignId, ctx: &mut Context<Self>) {
-        if let Some(unrenewed) = self.unrenewed.get_mut(&id) {
-            unrenewed.is_tried_again = false;
+        if self.renewals.try_again(id) {
             self.ask(id, 0, Need::Exact, oneshot::channel().0, ctx);
         }
     }
@@ -219,6 +190,7 @@ impl TotalsActor {
         self.ask(id, 0, Need::Any, oneshot::channel().0, ctx);
     }
 
+    /// Of some campaigns at a time, so that a broker that comes and goes does not make a storm of reads.
     fn renew_streams(&mut self, ctx: &mut Context<Self>) {
         for id in self.streams.due() {
             self.ask(id, 0, Need::Any, oneshot::channel().0, ctx);
@@ -242,7 +214,17 @@ impl TotalsActor {
     }
 }
 
-/// Asks for a campaign's totals, never older than `min_version`.
+fn brought(read: &Result<Found, TotalsError>) -> Brought {
+    match read {
+        Ok(found) if found.source == Source::Redis => Brought::FromThere,
+        Ok(found) if found.is_in_redis => Brought::There,
+        Ok(_) => Brought::Not,
+        Err(_) => Brought::Nothing,
+    }
+}
+
+/// Asks for a campaign's totals, never older than `min_version`: where the database itself does not have it, nobody is told
+/// anything. That costs one read, however high the version.
 #[derive(Message)]
 #[rtype(result = "Result<TotalsAnswer, TotalsError>")]
 pub struct GetTotals {
@@ -250,6 +232,8 @@ pub struct GetTotals {
     pub id: CampaignId,
     /// The version that the answer must have at least.
     pub min_version: i64,
+    /// Whether it must be a read of the database that begins after this.
+    pub fresh: bool,
 }
 
 /// Asks for a campaign's totals by a read of the database that begins after this: whatever is committed now is in it.
@@ -318,10 +302,13 @@ impl Supervised for TotalsActor {}
 impl Handler<GetTotals> for TotalsActor {
     type Result = ResponseFuture<Result<TotalsAnswer, TotalsError>>;
 
-    fn handle(&mut self, GetTotals { id, min_version }: GetTotals, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, GetTotals { id, min_version, fresh }: GetTotals, ctx: &mut Self::Context) -> Self::Result {
         let (reply, answer) = oneshot::channel();
-        self.ask(id, min_version, Need::Any, reply, ctx);
-        wait_for(answer)
+        self.ask(id, min_version, if fresh { Need::Fresh } else { Need::Any }, reply, ctx);
+        Box::pin(async move {
+            let told = wait_for(answer).await?;
+            if told.version < min_version { Err(TotalsError::Behind { version: told.version }) } else { Ok(told) }
+        })
     }
 }
 
@@ -372,11 +359,8 @@ impl Handler<HearsFacts> for TotalsActor {
         for reading in self.reading.values_mut() {
             reading.dropped = true;
         }
-        for id in self.streams.campaigns() {
-            if let Some(rest) = self.streams.changed(id) {
-                ctx.run_later(rest, move |act, ctx| act.read_for_watchers(id, ctx));
-            }
-        }
+        self.streams.doubt_all();
+        self.renew_streams(ctx);
     }
 }
 
@@ -407,7 +391,7 @@ impl Handler<Take> for TotalsActor {
             self.drop_totals(id, ctx);
             // What other replicas read from Redis must not be older than the fact that we acknowledge.
             if matches!(self.levels.cache, Cache::Redis(_)) {
-                self.must_renew(id);
+                self.renewals.owe(id);
                 let (reply, answer) = oneshot::channel();
                 self.ask(id, 0, Need::Exact, reply, ctx);
                 renewals.push(wait_for(answer));
@@ -416,7 +400,7 @@ impl Handler<Take> for TotalsActor {
         Box::pin(async move {
             for renewal in futures::future::join_all(renewals).await {
                 match renewal {
-                    Ok(_) | Err(TotalsError::NotFound | TotalsError::Internal(_)) => {}
+                    Ok(_) | Err(TotalsError::NotFound | TotalsError::Behind { .. } | TotalsError::Internal(_)) => {}
                     Err(TotalsError::Unavailable(error)) => return Err(TakeError::Passing(error)),
                 }
             }

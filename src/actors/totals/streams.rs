@@ -60,7 +60,8 @@ impl TotalsEvent {
 struct Watched {
     sender: watch::Sender<TotalsEvent>,
     told_at: Option<Instant>,
-    renewed_at: Instant,
+    /// `None` where what is shown may be older than it should be.
+    renewed_at: Option<Instant>,
     /// What waits for [`COALESCE`] to pass.
     waiting: Option<TotalsEvent>,
     /// Whether a read is to come, because a fact changed the campaign.
@@ -77,7 +78,7 @@ impl Streams {
         let fresh = || Watched {
             sender: watch::Sender::default(),
             told_at: None,
-            renewed_at: Instant::now(),
+            renewed_at: Some(Instant::now()),
             waiting: None,
             awaits_read: false,
         };
@@ -88,7 +89,7 @@ impl Streams {
     pub(super) fn offer(&mut self, id: CampaignId, answer: &TotalsAnswer) -> Option<Duration> {
         let watched = self.0.get_mut(&id)?;
         let now = Instant::now();
-        watched.renewed_at = now;
+        watched.renewed_at = Some(now);
         let event = TotalsEvent::of(answer);
         let newest = watched.waiting.as_ref().unwrap_or(&watched.sender.borrow()).clone();
         if !event.is_news_after(&newest) {
@@ -127,19 +128,19 @@ impl Streams {
         }
     }
 
-    /// Every campaign that is watched.
-    pub(super) fn campaigns(&self) -> Vec<CampaignId> {
-        self.0.keys().copied().collect()
+    /// Facts may be missing: whatever is shown is due, before what is due by its age.
+    pub(super) fn doubt_all(&mut self) {
+        self.0.values_mut().for_each(|watched| watched.renewed_at = None);
     }
 
-    /// Campaigns whose watchers have heard nothing for a while; whoever is watched by nobody any more is forgotten.
+    /// Some campaigns whose watchers have heard nothing for a while; whoever is watched by nobody any more is forgotten.
     pub(super) fn due(&mut self) -> Vec<CampaignId> {
         let now = Instant::now();
         self.0.retain(|_, watched| watched.sender.receiver_count() > 0);
-        let mut due: Vec<(Instant, CampaignId)> = self
+        let mut due: Vec<(Option<Instant>, CampaignId)> = self
             .0
             .iter()
-            .filter(|(_, watched)| now - watched.renewed_at >= RENEW)
+            .filter(|(_, watched)| watched.renewed_at.is_none_or(|renewed| now - renewed >= RENEW))
             .map(|(id, watched)| (watched.renewed_at, *id))
             .collect();
         due.sort_unstable_by_key(|(renewed_at, _)| *renewed_at);
@@ -252,6 +253,28 @@ mod tests {
         assert_eq!(streams.due(), []);
         drop(watcher);
         assert_eq!(streams.due(), []);
-        assert_eq!(streams.campaigns(), []);
+        assert!(streams.0.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_facts_may_be_missing_all_are_renewed_and_only_some_at_once() {
+        let mut streams = Streams::default();
+        let campaign = |number: usize| CampaignId::from(uuid::Uuid::from_u128(number as u128));
+        let _watchers: Vec<_> = (0..1000).map(|number| streams.subscribe(campaign(number))).collect();
+        assert_eq!(streams.due(), []);
+        let mut renewed = std::collections::HashSet::new();
+        for rest in [1000, 744, 488, 232] {
+            // The broker flaps: what was not renewed yet is still due, and nothing is due twice as much.
+            if rest == 1000 {
+                (0..3).for_each(|_| streams.doubt_all());
+            }
+            let due = streams.due();
+            assert_eq!(due.len(), rest.min(RENEWALS));
+            for id in due {
+                assert!(renewed.insert(id));
+                streams.hear(&Totals { campaign_id: id, ..totals(1) });
+            }
+        }
+        assert_eq!((streams.due(), renewed.len()), (vec![], 1000));
     }
 }

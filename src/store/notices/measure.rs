@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 
 use crate::domain::notice::Channel;
+use crate::store::loan::LOOK;
 use crate::store::pool::query;
 use crate::store::{Store, StoreError};
 
@@ -27,10 +28,15 @@ pub struct ChannelMeasure {
 impl Store {
     /// What waits in each channel, in the order of [`Channel::ALL`].
     pub async fn measure_notices(&self, now: OffsetDateTime) -> Result<[ChannelMeasure; 3], StoreError> {
-        let client = self.pools.reader().await?;
+        let (channels, unknown) = self
+            .pools
+            .within(LOOK, async |client| {
+                Ok((query(client, MEASURE, &[&now]).await?, query(client, COUNT_UNKNOWN, &[]).await?))
+            })
+            .await?;
         let mut measured = [ChannelMeasure::default(); 3];
         let place = |name: &str| Channel::ALL.iter().position(|channel| channel.as_str() == name);
-        for row in query(&client, MEASURE, &[&now]).await? {
+        for row in channels {
             if let Some(place) = place(row.get("channel")) {
                 let unknown = measured[place].unknown;
                 measured[place] = ChannelMeasure {
@@ -42,7 +48,7 @@ impl Store {
                 };
             }
         }
-        for row in query(&client, COUNT_UNKNOWN, &[]).await? {
+        for row in unknown {
             if let Some(place) = place(row.get(0)) {
                 measured[place].unknown = row.get(1);
             }
