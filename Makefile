@@ -20,7 +20,7 @@ build: cargo ## build the release binary: target/release/careforall
 
 test: cargo ## find or start PostgreSQL, Redis and RabbitMQ, then check format, lints and tests
 	@scripts/install-server-programs postgresql redis rabbitmq
-	@for it in venv nginx prometheus shellcheck; do scripts/install-server-programs $$it || true; done
+	@for it in venv nginx prometheus shellcheck systemd openssl; do scripts/install-server-programs $$it || true; done
 	@scripts/test
 
 check-dashboards: ## ask every panel's query of a Prometheus that watches a real run, and print the table

@@ -1,6 +1,7 @@
 //! What lies in `deploy/`, held against the code and by the programs that read it.
 //!
-//! Deliberately absent: the gateway and the backup, which have suites of their own.
+//! Deliberately absent: the gateway, the backup, the image with its compose file, and the units, which have suites of their
+//! own.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -95,9 +96,13 @@ fn queries_select_and_sum_by_labels_that_there_are() {
             }
         }
     }
+    let of_the_exporter = ["application_name", "slot_name"];
     for label in labels(&file(ALERTS)) {
         assert!(
-            known.contains(label) || of_prometheus.contains(&label) || label == "severity",
+            known.contains(label)
+                || of_prometheus.contains(&label)
+                || of_the_exporter.contains(&label)
+                || label == "severity",
             "{ALERTS}: nothing has the label {label}"
         );
     }
@@ -111,7 +116,7 @@ fn every_alert_has_its_section_in_the_runbook_and_is_tried() {
     assert!(alerts.len() >= 20, "{alerts:?}");
     for alert in alerts {
         assert!(runbook.contains(&format!("\n### {alert}\n")), "docs/operating.md has no section {alert}");
-        let link = format!("runbook_url: docs/operating.md#{}\n", alert.to_lowercase());
+        let link = format!("runbook: docs/operating.md#{}\n", alert.to_lowercase());
         assert_eq!(rules.matches(&link).count(), 1, "{alert} must link to its own section");
         let tried: Vec<&str> = tests.split(&format!("alertname: {alert}\n")).skip(1).collect();
         let fires = |after: &&str| after.trim_start().starts_with("exp_alerts:\n");
@@ -204,7 +209,31 @@ fn dashboards_are_what_grafana_provisions() {
         assert!(json["id"].is_null(), "{dashboard}: Grafana gives the number");
         assert!(identifiers.insert(json["uid"].to_string()));
         let mut places = BTreeSet::new();
+        let mut taken = BTreeSet::new();
         for panel in json["panels"].as_array().unwrap() {
+            let kind = panel["type"].as_str().unwrap();
+            assert!(
+                ["row", "stat", "timeseries"].contains(&kind),
+                "{dashboard}: Grafana has no {kind}, or we do not know it"
+            );
+            let mut letters = BTreeSet::new();
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                assert!(letters.insert(target["refId"].as_str().unwrap()), "{dashboard}: {}", panel["title"]);
+                assert!(target["expr"].is_string() && target["legendFormat"].is_string(), "{}", panel["title"]);
+                // What counts whole things over a day is no day of the calendar, and has no decimals.
+                let is_count = target["expr"].as_str().unwrap().contains("[1d]");
+                let title = panel["title"].as_str().unwrap();
+                assert!(!is_count || title.ends_with(", last 24 h"), "{title}");
+                assert!(!is_count || panel["fieldConfig"]["defaults"]["decimals"] == 0, "{title}");
+            }
+            let side = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+            for (x, y) in (0..side("w")).flat_map(|x| (0..side("h")).map(move |y| (x, y))) {
+                assert!(
+                    taken.insert((side("x") + x, side("y") + y)),
+                    "{dashboard}: {} lies on another",
+                    panel["title"]
+                );
+            }
             assert!(places.insert(panel["id"].as_i64().unwrap()), "{dashboard}: two panels have one number");
             if panel["type"] != "row" {
                 assert_eq!(panel["datasource"]["uid"], "prometheus", "{dashboard}: {}", panel["title"]);
@@ -216,4 +245,28 @@ fn dashboards_are_what_grafana_provisions() {
     }
     let datasource = file("deploy/grafana/provisioning/datasources/prometheus.yml");
     assert!(datasource.contains("uid: prometheus"));
+}
+
+#[test]
+fn no_panel_is_empty_while_donors_give() {
+    if tool("prometheus").is_none() || tool("python3").is_none() || tool("psql").is_none() {
+        return;
+    }
+    let mut command = Command::new(Path::new(ROOT).join("scripts/check-dashboards"));
+    let output = command.arg(env!("CARGO_BIN_EXE_careforall")).env("LOAD_S", "8").output().expect("it runs");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
+    let panels: usize = DASHBOARDS.iter().map(|dashboard| queries(dashboard).len()).sum();
+    assert_eq!(table.lines().filter(|line| line.starts_with("| ")).count(), panels + 1, "{table}");
+}
+
+#[test]
+fn the_alertmanager_silences_only_alerts_that_there_are() {
+    let (rules, text) = (file(ALERTS), file("deploy/prometheus/alertmanager.yml"));
+    let matched = text.lines().filter_map(|line| line.trim().strip_prefix("target_matchers: "));
+    let names: Vec<&str> = matched.flat_map(|line| line.split('"').nth(1).unwrap().split('|')).collect();
+    assert!(!names.is_empty());
+    for name in names {
+        assert!(rules.contains(&format!("- alert: {name}\n")), "{name}");
+    }
 }

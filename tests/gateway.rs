@@ -2,14 +2,20 @@
 //!
 //! A client is an address: each test takes its own out of 127.0.0.0/8, so that nobody uses up another's share.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Duration;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::crowd::{beside, completed};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Config, Gateway};
+use crate::support::services::wait_until;
+use crate::support::tools::{file, free_port, tool};
 use crate::support::{DEADLINE, Setup, TestApp, WEBHOOK_SECRET, intent_event, now, read, signature, text};
 
 /// Requests that one client may make at once: the burst, and the one that is always let through.
@@ -115,6 +121,15 @@ async fn stripe_is_never_told_to_go_away_and_large_events_pass() {
     let large = intent_event(&donation, "payment_intent.succeeded", now(), ballast).to_string();
     assert_eq!(post(large).await.0, StatusCode::OK);
     assert_eq!(post("x".repeat(513 * 1024)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    // SendGrid puts many reports into one body.
+    let reports = async |size: usize| {
+        let url = format!("{}/webhooks/sendgrid/events", gateway.url);
+        stripe.post(url).body("x".repeat(size)).send().await.unwrap().status()
+    };
+    assert_ne!(reports(900 * 1024).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(reports(1025 * 1024).await, StatusCode::PAYLOAD_TOO_LARGE);
+    // They hold donors' data, which belong on no disk of the gateway.
+    assert!(!gateway.error_log().contains("temporary file"), "{}", gateway.error_log());
     app.settle(&donation, "COMPLETED").await;
     drop(gateway);
     app.finish().await;
@@ -155,8 +170,7 @@ async fn what_is_not_for_the_public_is_not_there_however_it_is_spelled() {
 }
 
 async fn say(url: &str, path: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -258,4 +272,255 @@ async fn without_any_replica_the_gateway_says_when_to_come_again() {
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     assert!(answer.headers().contains_key("retry-after"));
+}
+
+/// Somebody who stands in a replica's place, and how often he was spoken to.
+struct Impostor {
+    address: String,
+    manner: Arc<AtomicU8>,
+    asked: Arc<AtomicUsize>,
+}
+
+/// Answers.
+const KIND: u8 = 0;
+/// Hangs up.
+const RUDE: u8 = 1;
+/// Listens, and says nothing.
+const SILENT: u8 = 2;
+
+impl Impostor {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (manner, asked) = (Arc::new(AtomicU8::new(KIND)), Arc::new(AtomicUsize::new(0)));
+        let (how, count) = (Arc::clone(&manner), Arc::clone(&asked));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(Self::answer(stream, Arc::clone(&how), Arc::clone(&count)));
+            }
+        });
+        Self { address, manner, asked }
+    }
+
+    async fn answer(mut stream: TcpStream, manner: Arc<AtomicU8>, asked: Arc<AtomicUsize>) -> Option<()> {
+        stream.read(&mut [0; 4096]).await.ok().filter(|length| *length > 0)?;
+        asked.fetch_add(1, Ordering::AcqRel);
+        match manner.load(Ordering::Acquire) {
+            KIND => {
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.ok()?;
+            }
+            SILENT => drop(stream.read(&mut [0; 4096]).await),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn turn(&self, manner: u8) {
+        self.manner.store(manner, Ordering::Release);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Acquire)
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_says_nothing_is_passed_over_for_readers_and_no_post_is_sent_twice() {
+    let text = file("deploy/nginx/nginx.conf");
+    for timeout in ["proxy_send", "proxy_read", "client_header", "client_body", "send", "keepalive"] {
+        assert!(text.contains(&format!("    {timeout}_timeout 30s;\n")), "{timeout}");
+    }
+    let (one, two) = (Impostor::start().await, Impostor::start().await);
+    let quick = |config: &mut Config| {
+        config.replace("    proxy_read_timeout 30s;", "    proxy_read_timeout 1s;");
+    };
+    let Some(gateway) = Gateway::start_changed(&[&one.address, &two.address], quick).await else { return };
+    one.turn(SILENT);
+    let visitor = client([127, 0, 7, 1]);
+    for _ in 0..2 {
+        let answer = visitor.get(format!("{}/api/v1/campaigns", gateway.url)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "one of the two would have been the silent one's");
+    }
+    two.turn(SILENT);
+    let before = one.asked() + two.asked();
+    let began = Instant::now();
+    let (status, problem) = read(visitor.post(format!("{}/api/v1/donations", gateway.url)).body("{}")).await;
+    assert_eq!((status, &problem["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(503)));
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(one.asked() + two.asked(), before + 1, "it may have moved money");
+}
+
+#[tokio::test]
+async fn a_replica_is_left_out_after_five_failures_and_comes_back_after_ten_seconds() {
+    let (sick, sound) = (Impostor::start().await, Impostor::start().await);
+    let Some(gateway) = Gateway::start(&[&sick.address, &sound.address]).await else { return };
+    let http = client([127, 0, 7, 2]);
+    let get = async || {
+        let answer = http.get(format!("{}/health/live", gateway.url)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "the other one answers");
+    };
+    sick.turn(RUDE);
+    let before = sick.asked();
+    let began = Instant::now();
+    for _ in 0..40 {
+        get().await;
+    }
+    assert_eq!(sick.asked() - before, 5, "five failures, and it is left alone");
+    assert!(began.elapsed() < Duration::from_secs(8), "or this says nothing: {:?}", began.elapsed());
+    sick.turn(KIND);
+    wait_until("it is asked again", DEADLINE, async || {
+        get().await;
+        sick.asked() - before > 5
+    })
+    .await;
+    let away = began.elapsed();
+    assert!((9..13).contains(&away.as_secs()), "{away:?}");
+    for _ in 0..10 {
+        get().await;
+    }
+    assert!(sick.asked() - before >= 10, "it has its share again");
+}
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_costs_no_replica_anything_until_it_is_whole() {
+    let replica = Impostor::start().await;
+    let Some(gateway) = Gateway::start(&[&replica.address]).await else { return };
+    let before = replica.asked();
+    let mut stream = TcpStream::connect(gateway.url.trim_start_matches("http://")).await.unwrap();
+    let head = "POST /webhooks/stripe HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nContent-Length: 40000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&[b'x'; 30_000]).await.unwrap();
+    // Whoever comes after it is answered.
+    say(&gateway.url, "/health/live").await;
+    assert_eq!(replica.asked(), before + 1);
+    stream.write_all(&[b'x'; 10_000]).await.unwrap();
+    let mut answer = String::new();
+    let whole = tokio::time::timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("an end");
+    assert!(whole.is_ok() || !answer.is_empty(), "{whole:?}");
+    assert_eq!(replica.asked(), before + 2);
+}
+
+#[tokio::test]
+async fn no_token_is_in_the_gateways_logs_even_while_no_replica_answers() {
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let Some(gateway) = Gateway::begin(&[&nobody], |_| {}).await else { return };
+    let visitor = client([127, 0, 7, 3]);
+    for path in ["/unsubscribe/hunter2", "//unsubscribe//hunter2", "/api/v1/donors/me/donations?token=hunter2"] {
+        for method in [Method::GET, Method::POST] {
+            let answer = visitor.request(method, format!("{}{path}", gateway.url)).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+    }
+    visitor.get(format!("{}/api/v1/campaigns", gateway.url)).send().await.unwrap();
+    let (requests, errors) = (gateway.access_log(), gateway.error_log());
+    assert!(requests.contains("\"GET /unsubscribe/-\" 503"), "{requests}");
+    assert!(errors.contains("/api/v1/campaigns"), "what has no token is reported: {errors}");
+    assert!(!requests.contains("hunter2") && !errors.contains("hunter2"), "{requests}\n{errors}");
+}
+
+#[tokio::test]
+async fn an_office_that_watches_comes_back_all_at_once_but_not_without_bound() {
+    let app = behind_a_gateway().await.start().await;
+    let campaign = app.campaign().await;
+    let Some(gateway) = Gateway::start(&[address(&app)]).await else { return app.finish().await };
+    let url = format!("{}/api/v1/campaigns/{}/totals/stream", gateway.url, text(&campaign["id"]));
+    let office = client([127, 0, 7, 4]);
+    let mut streams = Vec::new();
+    for at in 0..100 {
+        let answer = office.get(&url).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "stream {at}");
+        streams.push(answer);
+    }
+    let answer = office.get(&url).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    // Each is two connections of a worker.
+    assert!(file("deploy/nginx/nginx.conf").contains("worker_connections 32768;"));
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    if most.is_none_or(|most| most >= 65_536) {
+        for worker in gateway.workers() {
+            let limits = std::fs::read_to_string(format!("/proc/{worker}/limits")).unwrap();
+            let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+            assert_eq!(files.split_whitespace().nth(3), Some("65536"), "{files}");
+        }
+    }
+    drop(streams);
+    drop(gateway);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn behind_a_load_balancer_that_is_named_its_clients_are_counted_and_not_itself() {
+    let app = behind_a_gateway().await.with("CAREFORALL_RATE_LIMIT", "3/hour").start().await;
+    let named = |config: &mut Config| {
+        config.replace("# set_real_ip_from 10.0.0.0/8;", "set_real_ip_from 127.0.7.5;");
+        config.replace("# real_ip_header", "real_ip_header");
+        config.replace("# real_ip_recursive", "real_ip_recursive");
+    };
+    let Some(gateway) = Gateway::start_changed(&[address(&app)], named).await else { return app.finish().await };
+    let url = format!("{}/api/v1/campaigns", gateway.url);
+    let get = async |client: &Client, of: &str| {
+        client.get(&url).header("X-Forwarded-For", of).send().await.unwrap().status().as_u16()
+    };
+    let (balancer, liar) = (client([127, 0, 7, 5]), client([127, 0, 7, 6]));
+    let mut statuses = Vec::new();
+    // What the client said before the balancer is not believed: the last address is the balancer's word.
+    for at in 0..4 {
+        statuses.push(get(&balancer, &format!("198.51.100.{at}, 203.0.113.1")).await);
+    }
+    statuses.push(get(&balancer, "203.0.113.2").await);
+    assert_eq!(statuses, [200, 200, 200, 429, 200]);
+    let mut statuses = Vec::new();
+    for at in 0..4 {
+        statuses.push(get(&liar, &format!("203.0.113.{at}")).await);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429], "who is not the balancer is himself");
+    drop(gateway);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_tls_example_is_taken_and_speaks_1_2_and_1_3_with_forward_secrecy_and_nothing_older() {
+    let Some(openssl) = tool("openssl") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (place("fullchain.pem"), place("privkey.pem"));
+    let mut make = Command::new(&openssl);
+    make.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+    let made = make.args(["-keyout", &key, "-out", &certificate]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+    let replica = Impostor::start().await;
+    let port = free_port();
+    let with_tls = |config: &mut Config| {
+        let example = file("deploy/nginx/tls.conf.example");
+        let example = example
+            .replace("listen 443 ssl http2;", &format!("listen 127.0.0.1:{port} ssl http2;"))
+            .replace("listen [::]:443 ssl http2;\n", "")
+            .replace("/etc/nginx/tls/fullchain.pem", &certificate)
+            .replace("/etc/nginx/tls/privkey.pem", &key);
+        config.replace("        server_name _;\n", &format!("        server_name _;\n{example}"));
+    };
+    let Some(_gateway) = Gateway::start_changed(&[&replica.address], with_tls).await else { return };
+    let shake = |words: &[&str]| {
+        let mut command = Command::new(&openssl);
+        command.args(["s_client", "-brief", "-connect", &format!("127.0.0.1:{port}")]).args(words);
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (words, protocol) in [(&["-tls1_2"][..], "TLSv1.2"), (&["-tls1_3"], "TLSv1.3")] {
+        let (taken, said) = shake(words);
+        assert!(taken && said.contains(protocol), "{said}");
+    }
+    // The client is told to lower its own guard, so that it is the gateway that refuses.
+    for words in [
+        &["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"][..],
+        &["-tls1", "-cipher", "DEFAULT@SECLEVEL=0"],
+        &["-tls1_2", "-cipher", "AES128-GCM-SHA256"],
+        &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA"],
+    ] {
+        let (taken, said) = shake(words);
+        assert!(!taken && said.contains("alert"), "{words:?}: {said}");
+    }
 }

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use crate::support::collector::{Collector, Seen};
 use crate::support::post::Server;
 use crate::support::services::wait_until;
-use crate::support::{DEADLINE, Setup, TestApp, donation_body, now, read, signature};
+use crate::support::tools::{free_port, venv_tool};
+use crate::support::{DEADLINE, Setup, TestApp, donation_body, now, read, signature, text};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -247,4 +248,77 @@ async fn doctor_says_whether_spans_are_taken() {
     let (code, out, _) =
         Setup::new().await.with("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").run(&["doctor"]).await;
     assert!(code == 1 && out.contains("FAIL  traces"), "{out}");
+}
+
+/// A receiver of somebody else's, which tells what it understood: a span a line.
+struct Stranger {
+    url: String,
+    told: tempfile::NamedTempFile,
+    child: std::process::Child,
+}
+
+impl Stranger {
+    async fn start() -> Option<Self> {
+        let program = venv_tool("oteltap")?;
+        let (port, told) = (free_port(), tempfile::NamedTempFile::new().unwrap());
+        let mut command = std::process::Command::new(program);
+        command.args(["--port", &port.to_string()]).env("PYTHONUNBUFFERED", "1").stdin(std::process::Stdio::null());
+        let child = command.stdout(told.reopen().unwrap()).spawn().unwrap();
+        let stranger = Self { url: format!("http://127.0.0.1:{port}"), told, child };
+        wait_until("it listens", DEADLINE, async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok())
+            .await;
+        Some(stranger)
+    }
+
+    fn spans(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.told.path()).unwrap();
+        // The last line may be half written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_others_wrote_reads_the_same_trace() {
+    let Some(stranger) = Stranger::start().await else { return };
+    let setup = Setup::new().await.with("OTEL_EXPORTER_OTLP_ENDPOINT", &stranger.url);
+    let app = setup.start().await;
+    let body = donation_body(&app.campaign().await, 2500);
+    let request = app.request(Method::POST, "/api/v1/donations").header("traceparent", traceparent("01"));
+    let (status, donation) = read(request.json(&body)).await;
+    assert_eq!(status, StatusCode::CREATED, "{donation}");
+    app.pay(&donation, "pm_card_visa").await;
+    app.settle(&donation, "COMPLETED").await;
+    app.finish().await;
+
+    let of_the_trace =
+        || -> Vec<Value> { stranger.spans().into_iter().filter(|span| span["traceId"] == TRACE).collect() };
+    let is_there = |name: &str| of_the_trace().iter().any(|span| span["name"] == name);
+    wait_until("it has told everything", DEADLINE, async || {
+        ["POST /api/v1/donations", "POST /v1/payment_intents", "apply payment_intent.succeeded", "deliver EMAIL"]
+            .iter()
+            .all(|name| is_there(name))
+            && stranger.spans().iter().any(|span| span["name"] == "decide payment_intent.succeeded")
+    })
+    .await;
+    let spans = of_the_trace();
+    let known: BTreeSet<&str> = spans.iter().filter_map(|span| span["spanId"].as_str()).collect();
+    for span in &spans {
+        let parent = text(&span["parentSpanId"]);
+        assert!(known.contains(parent) || parent == "00f067aa0ba902b7", "a span hangs in the air: {span}");
+        let [began, ended] = ["startTimeUnixNano", "endTimeUnixNano"].map(|at| text(&span[at]).parse::<u64>().unwrap());
+        assert!(began > 0 && began <= ended, "{span}");
+    }
+    let root = spans.iter().find(|span| span["parentSpanId"] == "00f067aa0ba902b7").unwrap();
+    let status = json!({"key": "http.response.status_code", "value": {"intValue": "201"}});
+    assert!(root["attributes"].as_array().unwrap().contains(&status) && root["kind"] == 2, "{root}");
+    let all = stranger.spans();
+    let decided = all.iter().find(|span| span["name"] == "decide payment_intent.succeeded").unwrap();
+    assert_eq!(decided["links"][0]["traceId"], TRACE);
 }

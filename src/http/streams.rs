@@ -14,6 +14,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures::stream::{Stream, unfold};
+use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -33,8 +34,9 @@ const STREAMS_OF_A_CLIENT: usize = 100;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// When a refused client may come again, in seconds.
 const RETRY_AFTER_S: u64 = 5;
-/// Tells the browser when to come back after the stream ended, in milliseconds.
-const PREAMBLE: &[u8] = b"retry: 2000\n\n";
+/// When the browser comes back after the stream ended, in milliseconds: each at a time of its own, because a process that is
+/// restarted ends all of its streams in one instant.
+const RETURN_MS: std::ops::Range<u32> = 1_000..5_000;
 const BEAT: &[u8] = b":\n\n";
 
 /// Open streams, all and by client address.
@@ -125,6 +127,11 @@ fn last_event_id(request: &HttpRequest) -> Option<i64> {
     (0..i64::MAX).contains(&id).then_some(id)
 }
 
+/// What every stream begins with.
+fn preamble() -> String {
+    format!("retry: {}\n\n", rand::rng().random_range(RETURN_MS))
+}
+
 /// An open stream between two writes.
 struct Watching {
     events: watch::Receiver<TotalsEvent>,
@@ -142,7 +149,11 @@ fn events(
     events.mark_changed(); // something may have been told since `current` was read
     let shown = TotalsEvent::of(&current);
     let is_known = seen == Some(current.version);
-    let first = if is_known { Bytes::from_static(PREAMBLE) } else { [PREAMBLE, &shown.text].concat().into() };
+    let mut first = preamble().into_bytes();
+    if !is_known {
+        first.extend_from_slice(&shown.text);
+    }
+    let first = Bytes::from(first);
     let watching = Watching { events, shown: shown.without_text(), beat_at: Instant::now() + HEARTBEAT, _place: place };
     unfold((Some(first), watching), async |(first, mut watching)| match first {
         Some(first) => Some((Ok(first), (None, watching))),
@@ -193,7 +204,7 @@ mod tests {
         let subscription = Subscription { current: answer(1), events };
         let mut stream = std::pin::pin!(super::events(subscription, Some(1), place));
         let mut next = async || stream.next().await.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap());
-        assert_eq!(next().await.as_deref(), Some("retry: 2000\n\n"));
+        assert!(next().await.is_some_and(|text| text.starts_with("retry: ")));
         let began = Instant::now();
         assert_eq!(next().await.as_deref(), Some(":\n\n"));
         assert_eq!(began.elapsed(), HEARTBEAT);
@@ -206,6 +217,16 @@ mod tests {
         assert_eq!(began.elapsed(), HEARTBEAT);
         drop(sender);
         assert_eq!(next().await, None);
+    }
+
+    #[test]
+    fn streams_that_end_together_come_back_at_different_times() {
+        let words: std::collections::HashSet<String> = (0..100).map(|_| preamble()).collect();
+        assert!(words.len() > 50, "{words:?}");
+        for word in words {
+            let wait = word.strip_prefix("retry: ").and_then(|it| it.strip_suffix("\n\n")).unwrap();
+            assert!(RETURN_MS.contains(&wait.parse().unwrap()), "{word}");
+        }
     }
 
     #[test]

@@ -18,25 +18,59 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one in front of `replicas`, each as `host:port`; `None`, with a line that says so, where there is no nginx.
     pub async fn start(replicas: &[&str]) -> Option<Self> {
-        let nginx = tool("nginx")?;
-        let directory = tempfile::tempdir().expect("a directory");
-        let port = free_port();
-        let config = write_config(directory.path(), port, replicas);
-        let mut command = Command::new(&nginx);
-        command.args(["-e", "stderr", "-g", "daemon off;", "-c"]).arg(config).arg("-p").arg(directory.path());
-        let log = directory.path().join("error.log");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).expect("a log"));
-        let child = command.spawn().expect("nginx starts");
-        let mut gateway = Self { url: format!("http://127.0.0.1:{port}"), directory, child };
+        Self::start_changed(replicas, |_| {}).await
+    }
+
+    /// The same with a configuration that was changed in some way.
+    pub async fn start_changed(replicas: &[&str], change: impl FnOnce(&mut Config)) -> Option<Self> {
+        let mut gateway = Self::begin(replicas, change).await?;
         let (url, http) = (format!("{}/health/live", gateway.url), reqwest::Client::new());
         wait_until("the gateway answers", DEADLINE, || {
             let ended = gateway.child.try_wait().expect("its state");
-            assert!(ended.is_none(), "nginx ended: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            assert!(ended.is_none(), "nginx ended: {}", gateway.error_log());
             let request = http.get(&url).timeout(DEADLINE / 10);
             async { request.send().await.is_ok_and(|answer| answer.status().is_success()) }
         })
         .await;
         Some(gateway)
+    }
+
+    /// One that listens, whether or not there is a replica that answers.
+    pub async fn begin(replicas: &[&str], change: impl FnOnce(&mut Config)) -> Option<Self> {
+        let nginx = tool("nginx")?;
+        // Not every gateway stands before a program, whose set-up does this.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_port();
+        let path = write_config(directory.path(), port, replicas);
+        let mut config = Config { text: std::fs::read_to_string(&path).expect("a configuration") };
+        change(&mut config);
+        std::fs::write(&path, config.text).expect("a configuration");
+        let mut command = Command::new(&nginx);
+        command.args(["-e", "stderr", "-g", "daemon off;", "-c"]).arg(path).arg("-p").arg(directory.path());
+        let log = std::fs::File::create(directory.path().join("error.log")).expect("a log");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().expect("nginx starts");
+        let mut gateway = Self { url: format!("http://127.0.0.1:{port}"), directory, child };
+        wait_until("the gateway listens", DEADLINE, || {
+            let ended = gateway.child.try_wait().expect("its state");
+            assert!(ended.is_none(), "nginx ended: {}", gateway.error_log());
+            async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() }
+        })
+        .await;
+        Some(gateway)
+    }
+
+    /// Its processes, the first one not among them.
+    pub fn workers(&self) -> Vec<String> {
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children");
+        children.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// What it wrote of itself.
+    pub fn error_log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default()
     }
 
     /// What it wrote of requests.
@@ -50,6 +84,19 @@ impl Gateway {
         let config = write_config(directory, 8000, &["127.0.0.1:8081"]);
         let mut command = Command::new(nginx);
         Some(command.args(["-t", "-e", "stderr", "-c"]).arg(config).output().expect("nginx runs"))
+    }
+}
+
+/// The text of `nginx.conf`, with this machine's places and addresses.
+pub struct Config {
+    text: String,
+}
+
+impl Config {
+    /// Puts `new` in the place of every `old`, of which there must be one.
+    pub fn replace(&mut self, old: &str, new: &str) {
+        assert!(self.text.contains(old), "nginx.conf has no {old:?}");
+        self.text = self.text.replace(old, new);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Programs of others that some tests need: nginx, promtool, shellcheck, pg_dump, initdb.
+//! Programs of others that some tests need: nginx, promtool, shellcheck, pg_dump, Docker's compose and so on.
 //!
 //! `make test` installs them. Where one is missing its tests say so and pass, unless `TEST_TOOLS=required`.
 
@@ -18,11 +18,25 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     let places = std::env::split_paths(&path).chain(MORE_PLACES.map(PathBuf::from)).chain(postgres_places());
     let found = places.map(|place| place.join(name)).find(|file| file.is_file());
     if found.is_none() {
-        let required = std::env::var("TEST_TOOLS").is_ok_and(|value| value == "required");
-        assert!(!required, "{name} is missing: run scripts/install-server-programs");
-        eprintln!("SKIPPED: {name} is missing; `make test` installs it");
+        skipped(name, "scripts/install-server-programs");
     }
     found
+}
+
+/// The same of what scripts/make-test-venv installs.
+pub fn venv_tool(name: &str) -> Option<PathBuf> {
+    let file = Path::new(ROOT).join("target/test-venv/bin").join(name);
+    if !file.is_file() {
+        skipped(name, "scripts/make-test-venv");
+        return None;
+    }
+    Some(file)
+}
+
+fn skipped(name: &str, installer: &str) {
+    let required = std::env::var("TEST_TOOLS").is_ok_and(|value| value == "required");
+    assert!(!required, "{name} is missing: run {installer}");
+    eprintln!("SKIPPED: {name} is missing; `make test` installs it");
 }
 
 /// Debian keeps a server's programs by version, the newest first.
