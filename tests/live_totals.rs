@@ -241,6 +241,33 @@ async fn every_replica_hears_of_a_gift_with_redis_in_between() {
     every_replica_hears_of_a_gift(Setup::new().await.with_amqp().with_redis()).await;
 }
 
+#[tokio::test]
+async fn whoever_tells_what_was_seen_is_told_nothing_older_by_another_replica() {
+    // No broker: the second replica hears nothing, and remembers for as long as it may.
+    let first = Setup::new().await.start().await;
+    let second = beside(&first).await;
+    let campaign = first.campaign().await;
+    let path = format!("/api/v1/campaigns/{}/totals", text(&campaign["id"]));
+    let tag = |response: &reqwest::Response| response.headers()["etag"].to_str().unwrap().to_owned();
+    completed(&first, &campaign, 100, "jo@example.org").await;
+    let stale = tag(&second.request(Method::GET, &path).send().await.unwrap());
+    for gift in 2..=20 {
+        second.request(Method::GET, &path).send().await.unwrap();
+        completed(&first, &campaign, 100, "jo@example.org").await;
+        let seen = tag(&first.request(Method::GET, &format!("{path}?min_version={gift}")).send().await.unwrap());
+        let same = second.request(Method::GET, &path).header("If-None-Match", &seen).send().await.unwrap();
+        assert_eq!((same.status(), tag(&same)), (StatusCode::NOT_MODIFIED, seen));
+        let several = second.request(Method::GET, &path).header("If-None-Match", format!("{stale}, W/\"x\""));
+        assert_eq!(several.send().await.unwrap().status(), StatusCode::OK);
+    }
+    // A tag that nobody gave out asks for nothing.
+    let made_up = second.request(Method::GET, &path).header("If-None-Match", "W/\"999999.\"").send().await.unwrap();
+    assert_eq!(made_up.status(), StatusCode::OK);
+    second.finish().await;
+    books_hold(&first).await;
+    first.finish().await;
+}
+
 /// That a payment of the campaign was completed.
 fn completed_fact(campaign: &str) -> Fact {
     let id = "019371ab-0000-7000-8000-000000000007";

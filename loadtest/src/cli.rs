@@ -152,6 +152,9 @@ struct Load {
     /// Captures a second of totals-watch.
     #[arg(long, default_value_t = 200.0, value_parser = rate)]
     captures: f64,
+    /// Open streams of streams.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    streams: u64,
     /// Send donations under an Idempotency-Key.
     #[arg(long)]
     keys: bool,
@@ -218,6 +221,7 @@ impl Load {
             lines: self.lines,
             history: self.history,
             captures: self.captures,
+            streams: self.streams,
             campaigns: usize::from(self.campaigns),
             with_keys: self.keys,
             waits: !self.no_wait,
@@ -299,6 +303,7 @@ fn everything(seconds: u64, lines: u64) -> Vec<Part> {
         lines,
         history: 10,
         captures: 200.0,
+        streams: 5_000,
         campaigns: 20,
         with_keys: false,
         waits: true,

@@ -20,5 +20,5 @@ pub mod payment;
 pub mod pressure;
 pub mod registry;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 pub mod totals;

@@ -187,6 +187,7 @@ impl Watching {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderValue;
     use futures::StreamExt;
 
     use super::*;
@@ -194,7 +195,8 @@ mod tests {
     use crate::domain::totals::Source;
 
     fn answer(version: i64) -> TotalsAnswer {
-        TotalsAnswer { version, goal_minor: None, source: Source::Memory, body: Bytes::from_static(b"{}") }
+        let tag = HeaderValue::from_static("W/\"\"");
+        TotalsAnswer { version, goal_minor: None, source: Source::Memory, body: Bytes::from_static(b"{}"), tag }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! A campaign's totals: from memory without asking anybody, if it can be.
+//!
+//! An answer bears its version as an entity tag. Whoever asks again, and a browser does so by itself, sends it back (RFC 9110,
+//! section 13.1.2) and is told nothing older, whichever replica it comes to now: a gift that was seen stays seen.
 
-use actix_web::http::header::CACHE_CONTROL;
+use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
@@ -8,7 +11,7 @@ use super::AppState;
 use super::campaigns::find;
 use super::extract::query;
 use super::problem::Problem;
-use crate::actors::totals::{GetTotals, TotalsAnswer};
+use crate::actors::totals::{GetTotals, TotalsAnswer, TotalsError};
 use crate::domain::ids::CampaignId;
 use crate::trace::{Kind, Span};
 
@@ -26,14 +29,48 @@ pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<Ht
     let TotalsQuery { min_version, fresh } =
         if request.query_string().is_empty() { TotalsQuery::default() } else { query(&request)? };
     let min_version = min_version.unwrap_or(0);
+    let seen = seen(&request);
     let id = campaign_id(&request, &state).await?;
-    if !fresh && let Some(known) = state.totals_memory.get(id, min_version) {
-        return Ok(send(known));
-    }
+    let told = match state.totals_memory.get(id, min_version.max(seen)).filter(|_| !fresh) {
+        Some(known) => known,
+        None => read(&state, id, min_version, seen, fresh).await?,
+    };
+    Ok(send(&request, told))
+}
+
+/// What was asked for must be there; what was seen may be a tag that anybody made up.
+async fn read(
+    state: &AppState,
+    id: CampaignId,
+    min_version: i64,
+    seen: i64,
+    fresh: bool,
+) -> Result<TotalsAnswer, Problem> {
     let mut span = Span::here(Kind::Internal, || "read totals");
-    let told = state.totals.send(GetTotals { id, min_version, fresh }).await.map_err(Problem::unavailable)??;
+    let ask =
+        async |min_version| state.totals.send(GetTotals { id, min_version, fresh }).await.map_err(Problem::unavailable);
+    let told = match ask(min_version.max(seen)).await? {
+        Err(TotalsError::Behind { version }) if version >= min_version => ask(min_version).await?,
+        told => told,
+    }?;
     span.set("careforall.totals.source", told.source.as_str());
-    Ok(send(told))
+    Ok(told)
+}
+
+/// The newest version among the tags that the caller has seen; 0 where there is none.
+fn seen(request: &HttpRequest) -> i64 {
+    let versions = tags(request).filter_map(|tag| tag.trim_matches('"').split('.').next()?.parse::<i64>().ok());
+    versions.max().unwrap_or(0).max(0)
+}
+
+/// The tags that the caller sends, compared weakly: without the mark of weak ones.
+fn tags(request: &HttpRequest) -> impl Iterator<Item = &str> {
+    let values = request.headers().get_all(IF_NONE_MATCH).filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|tag| weakly(tag.trim()))
+}
+
+fn weakly(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
 }
 
 /// The campaign that the path names; an identifier is not looked up, for whoever reads it next will.
@@ -44,6 +81,10 @@ pub(super) async fn campaign_id(request: &HttpRequest, state: &AppState) -> Resu
     }
 }
 
-fn send(answer: TotalsAnswer) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").insert_header((CACHE_CONTROL, "no-store")).body(answer.body)
+/// 304 where nothing that counts has changed since the caller saw it.
+fn send(request: &HttpRequest, answer: TotalsAnswer) -> HttpResponse {
+    let is_known = answer.tag.to_str().is_ok_and(|tag| tags(request).any(|known| known == weakly(tag)));
+    let mut response = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    response.insert_header((CACHE_CONTROL, HeaderValue::from_static("no-cache"))).insert_header((ETAG, answer.tag));
+    if is_known { response.finish() } else { response.content_type("application/json").body(answer.body) }
 }

@@ -7,6 +7,7 @@ pub mod mixed;
 pub mod overload;
 pub mod scale;
 pub mod storm;
+pub mod streams;
 pub mod totals;
 pub mod watch;
 pub mod webhooks;
@@ -55,6 +56,8 @@ pub enum Kind {
     TotalsLive,
     /// Captures and readers on two processes: nobody may see a total go back.
     TotalsWatch,
+    /// Thousands of open streams of one campaign's totals: what they weigh, and how soon all hear of a gift.
+    Streams,
     /// Donors give, pay at the sandbox, and wait until they see their donation completed.
     Lifecycle,
     /// Everybody gives to one campaign and looks at it.
@@ -80,6 +83,7 @@ impl Kind {
             Self::TotalsCold => "totals-cold",
             Self::TotalsLive => "totals-live",
             Self::TotalsWatch => "totals-watch",
+            Self::Streams => "streams",
             Self::Lifecycle => "lifecycle",
             Self::Viral => "viral",
             Self::Storm => "storm",
@@ -97,7 +101,7 @@ impl Kind {
             Self::WebhooksDuplicate | Self::TotalsHot => 10_000.0,
             Self::TotalsCold => 2000.0,
             // Their parts have paces of their own.
-            Self::TotalsLive | Self::Scale | Self::Overload => 0.0,
+            Self::TotalsLive | Self::Streams | Self::Scale | Self::Overload => 0.0,
             Self::TotalsWatch => 5000.0,
             Self::Lifecycle | Self::Storm => 200.0,
             Self::Viral | Self::Mixed => 1000.0,
@@ -130,6 +134,8 @@ pub struct Bounds {
     pub history: u64,
     /// Captures a second of `totals-watch`.
     pub captures: f64,
+    /// Open streams of `streams`.
+    pub streams: u64,
     /// Campaigns that load is spread over.
     pub campaigns: usize,
     /// Whether donations are sent under an `Idempotency-Key`.
@@ -322,6 +328,7 @@ pub async fn run(kind: Kind, session: &Session, bounds: &Bounds) -> Result<Run, 
         Kind::TotalsCold => totals::run_cold(session, bounds).await,
         Kind::TotalsLive => levels::run(session, bounds).await,
         Kind::TotalsWatch => watch::run(session, bounds).await,
+        Kind::Streams => streams::run(session, bounds).await,
         Kind::Lifecycle => lifecycle::run(session, bounds).await,
         Kind::Viral => mixed::run_viral(session, bounds).await,
         Kind::Storm => storm::run(session, bounds).await,

@@ -1,5 +1,6 @@
 //! What readers of totals are told: JSON that is rendered once for everybody, or why it cannot be told.
 
+use actix_web::http::header::HeaderValue;
 use actix_web::web::Bytes;
 use serde::Serialize;
 
@@ -17,6 +18,8 @@ pub struct TotalsAnswer {
     pub source: Source,
     /// The body, as JSON.
     pub body: Bytes,
+    /// The entity tag: its version and its goal. A weak one, for who answered, and when, may differ.
+    pub tag: HeaderValue,
 }
 
 #[derive(Serialize)]
@@ -34,7 +37,10 @@ impl TotalsAnswer {
     pub fn of(totals: &Totals, source: Source) -> Result<Self, TotalsError> {
         let body =
             serde_json::to_vec(&Shown { totals, source }).map_err(|error| TotalsError::Internal(error.to_string()))?;
-        Ok(Self { version: totals.version, goal_minor: totals.goal_minor, source, body: body.into() })
+        let goal = totals.goal_minor.map_or_else(String::new, |goal| goal.to_string());
+        let tag = HeaderValue::try_from(format!("W/\"{}.{goal}\"", totals.version))
+            .map_err(|error| TotalsError::Internal(error.to_string()))?;
+        Ok(Self { version: totals.version, goal_minor: totals.goal_minor, source, body: body.into(), tag })
     }
 }
 

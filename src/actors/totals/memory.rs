@@ -83,6 +83,7 @@ impl TotalsMemory {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderValue;
     use actix_web::web::Bytes;
 
     use super::*;
@@ -92,7 +93,8 @@ mod tests {
     }
 
     fn answer(version: i64) -> TotalsAnswer {
-        TotalsAnswer { version, goal_minor: None, source: Source::Memory, body: Bytes::from_static(b"{}") }
+        let tag = HeaderValue::from_static("W/\"\"");
+        TotalsAnswer { version, goal_minor: None, source: Source::Memory, body: Bytes::from_static(b"{}"), tag }
     }
 
     fn version(memory: &TotalsMemory) -> Option<i64> {
