@@ -218,7 +218,7 @@ impl Committer {
     {
         self.idle_writers -= 1;
         let (kind, began) = (KIND_NAMES[number], Instant::now());
-        let waiting_since = batch.first().map_or(began, |first| first.since);
+        let waited_for = batch.iter().find(|waiting| waiting.item.is_waited_for()).map(|first| first.since);
         self.under_way[number].push(began);
         let (store, clock, moved) = (self.store.clone(), self.clock.clone(), self.moved.clone());
         let job = async move {
@@ -231,8 +231,8 @@ impl Committer {
         };
         ctx.spawn(job.into_actor(self).map(move |wrote_facts, act, ctx| {
             act.idle_writers += 1;
-            if number == CREATIONS {
-                act.pressure.committed(waiting_since.elapsed(), began.elapsed());
+            if let Some(since) = waited_for {
+                act.pressure.committed(since.elapsed(), began.elapsed());
             }
             if let Some(place) = act.under_way[number].iter().position(|it| *it == began) {
                 act.under_way[number].swap_remove(place);
@@ -248,6 +248,8 @@ impl Committer {
 
 /// What the committer needs to know of an item.
 trait Item: 'static {
+    /// Whether somebody outside waits for it: a donor, or Stripe.
+    fn is_waited_for(&self) -> bool;
     /// Whether it brings facts for the outbox.
     fn has_facts(&self) -> bool;
     /// The new version that it brings, if it was written.
@@ -257,6 +259,10 @@ trait Item: 'static {
 }
 
 impl Item for Creation {
+    fn is_waited_for(&self) -> bool {
+        true
+    }
+
     fn traceparent(&self) -> Option<&str> {
         self.fact.traceparent.as_deref()
     }
@@ -271,6 +277,10 @@ impl Item for Creation {
 }
 
 impl Item for Move {
+    fn is_waited_for(&self) -> bool {
+        self.cause.source == "webhook"
+    }
+
     fn traceparent(&self) -> Option<&str> {
         self.cause.traceparent.as_deref()
     }
@@ -285,6 +295,10 @@ impl Item for Move {
 }
 
 impl Item for Answer {
+    fn is_waited_for(&self) -> bool {
+        false
+    }
+
     fn traceparent(&self) -> Option<&str> {
         None
     }

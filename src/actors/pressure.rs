@@ -1,8 +1,8 @@
-//! Pressure: how long donors wait for their commits, and how much of what nobody waits for may be done meanwhile.
+//! Pressure: how long donors and Stripe wait for their commits, and how much of what nobody waits for may be done meanwhile.
 //!
 //! A donation is safe once it is committed. Opening its payment at the provider, publishing its facts and looking at due
 //! payments can come a moment later, and share the same cores and the same disk. So in a crowd they give way: the committer
-//! reports what the slowest donor of each interval waited, and the allowance of openings is halved while that is too long, and
+//! reports what the slowest of each interval waited, and the allowance of openings is halved while that is too long, and
 //! grows while it is not. What is too long follows from what this database can do: on a slow disk every commit is slow.
 //! Deliberately absent: queues; whoever asks keeps what must wait, with a bound of its own.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// How often it is looked whether donors wait too long.
+/// How often it is looked whether anybody waits too long.
 pub const INTERVAL: Duration = Duration::from_millis(50);
 /// A wait that nobody notices: up to here there is no pressure.
 const UNNOTICED_US: u64 = 4_000;
@@ -28,7 +28,7 @@ const MOST: usize = 1_024;
 pub struct Pressure(Arc<Gauge>);
 
 struct Gauge {
-    /// The longest wait of this interval; 0 where nobody gave.
+    /// The longest wait of this interval; 0 where nobody waited.
     longest_us: AtomicU64,
     /// The fastest commit of these minutes, and of those before.
     fastest_us: [AtomicU64; 2],
@@ -53,13 +53,13 @@ impl Default for Gauge {
 }
 
 impl Pressure {
-    /// A batch of donations was committed: what its first donor waited, and what the commit itself took.
+    /// A batch was committed: what the first of those outside waited, and what the commit itself took.
     pub fn committed(&self, longest: Duration, commit: Duration) {
         self.0.longest_us.fetch_max(micros(longest), Relaxed);
         self.0.fastest_us[0].fetch_min(micros(commit), Relaxed);
     }
 
-    /// Whether donors wait too long for what else is being done.
+    /// Whether somebody outside waits too long for what else is being done.
     pub fn is_high(&self) -> bool {
         self.0.is_high.load(Relaxed)
     }
