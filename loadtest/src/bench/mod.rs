@@ -25,7 +25,7 @@ use crate::plan::{Pace, Plan};
 use crate::progress::say;
 use crate::recording::Outcome;
 use crate::scenarios::Session;
-use crate::scenarios::create::Create;
+use crate::scenarios::create::{Create, amount};
 use crate::scenarios::totals::Reads;
 use crate::stop::Stop;
 use crate::target::{Orders, Target};
@@ -101,6 +101,8 @@ struct Ways {
     ours_crowd: Way,
     usual: Way,
     usual_crowd: Way,
+    usual_http: Way,
+    usual_http_crowd: Way,
     pgbench: Way,
     totals: Way,
     bare: Way,
@@ -130,7 +132,7 @@ async fn on_one(session: &Session, part: Duration, rounds: u64, json: Option<&Pa
     let config = session.target.database.clone().ok_or("no database")?;
     let client = connect(&config).await?;
     let machine = Machine::here().with_database(&client).await?;
-    let bare = bare::Server::start().await?;
+    let bare = bare::Server::start(&config).await?;
     let program = pgbench::find();
     if program.is_none() {
         say("pgbench was not found: that way is left out (Debian: apt-get install postgresql-contrib)");
@@ -144,6 +146,8 @@ async fn on_one(session: &Session, part: Duration, rounds: u64, json: Option<&Pa
         ours_crowd: Way::named("ours: POST /donations, 256 callers"),
         usual: Way::named("usual: a transaction each, pool of 20, 64 callers"),
         usual_crowd: Way::named("usual: a transaction each, pool of 20, 256 callers"),
+        usual_http: Way::named("usual, behind the same HTTP, 64 callers"),
+        usual_http_crowd: Way::named("usual, behind the same HTTP, 256 callers"),
         pgbench: Way::named("pgbench -M prepared -c 20, the same two inserts"),
         totals: Way::named("totals from memory, 64 connections"),
         bare: Way::named("bare actix-web handler, 64 connections"),
@@ -156,24 +160,28 @@ async fn on_one(session: &Session, part: Duration, rounds: u64, json: Option<&Pa
         ways.ours.add(over_http(session, "ours, 64", CALLERS, part, &create).await?);
         session.rest().await?;
         ways.usual.add(usual::run(&config, CALLERS, part).await?);
+        ways.usual_http.add(of_usual(session, bare.address, CALLERS, part).await?);
         ways.ours_crowd.add(over_http(session, "ours, 256", CROWD, part, &create).await?);
         session.rest().await?;
         ways.usual_crowd.add(usual::run(&config, CROWD, part).await?);
+        ways.usual_http_crowd.add(of_usual(session, bare.address, CROWD, part).await?);
         if let Some(program) = &program {
             ways.pgbench.add(pgbench::run(program, &config, part).await?);
         }
         ways.totals.add(over_http(session, "totals", CALLERS, part, &totals).await?);
         ways.bare.add(of_bare(session, bare.address, part).await?);
     }
-    let Ways { ours, ours_crowd, usual, usual_crowd, pgbench, totals, bare } = ways;
+    let Ways { ours, ours_crowd, usual, usual_crowd, usual_http, usual_http_crowd, pgbench, totals, bare } = ways;
     let ratios = [
         ratio("durable creates, ours : usual way, 64 callers", &ours, &usual, Some(3.0)),
         ratio("durable creates, ours : usual way, 256 callers", &ours_crowd, &usual_crowd, Some(3.0)),
+        ratio("the same behind the same HTTP, 64 callers", &ours, &usual_http, None),
+        ratio("the same behind the same HTTP, 256 callers", &ours_crowd, &usual_http_crowd, None),
         ratio("durable creates, ours (256 callers) : pgbench", &ours_crowd, &pgbench, None),
         ratio("totals from memory : bare handler", &totals, &bare, Some(0.5)),
     ];
     let ratios: Vec<Ratio> = ratios.into_iter().flatten().collect();
-    let ways = [ours, ours_crowd, usual, usual_crowd, pgbench, totals, bare];
+    let ways = [ours, ours_crowd, usual, usual_crowd, usual_http, usual_http_crowd, pgbench, totals, bare];
     print(&table(&machine, &ways, &ratios));
     if let Some(file) = json {
         let written = Written { machine: &machine, ways: &ways, ratios: &ratios };
@@ -226,6 +234,35 @@ async fn of_bare(session: &Session, address: SocketAddr, part: Duration) -> Resu
     let plan = plan(CALLERS, part);
     let recording = crate::engine::run(plan, &[address], scenario, &session.stop, &mut progress).await?;
     figure("bare handler", &crate::measure::measures("bare", &plan, &recording, |_| Promise::default()))
+}
+
+/// The usual way takes the very requests that ours does.
+async fn of_usual(session: &Session, address: SocketAddr, callers: usize, part: Duration) -> Result<Figure, String> {
+    let name = format!("usual over HTTP, {callers}");
+    let mut progress = crate::progress::Progress::new(&name, session.is_quiet);
+    let plan = plan(callers, part);
+    let recording = crate::engine::run(plan, &[address], Arc::new(Post), &session.stop, &mut progress).await?;
+    figure(&name, &crate::measure::measures(&name, &plan, &recording, |_| Promise::default()))
+}
+
+struct Post;
+
+impl Scenario for Post {
+    type Seat = ();
+
+    fn series(&self) -> &'static [&'static str] {
+        &["post"]
+    }
+
+    fn seat(&self, _: usize) {}
+
+    async fn fire(&self, (): &mut (), wire: &mut Wire, turn: Turn<'_>) -> (usize, Outcome) {
+        let bytes = crate::api::create(uuid::Uuid::nil(), amount(turn.number), turn.number, None, false);
+        match wire.call(&bytes).await {
+            Ok(answer) => (0, crate::api::outcome(&answer, 201)),
+            Err(error) => (0, Outcome::Failed(error.to_string())),
+        }
+    }
 }
 
 struct Get(Vec<u8>);

@@ -1,6 +1,7 @@
 //! The usual way: each donation is a transaction of its own, BEGIN, two inserts, COMMIT, over a pool of 20 connections.
 //!
-//! Into tables of the same shape as ours, without HTTP, JSON or the provider: all that is in its favour.
+//! Into tables of the same shape as ours, without history, outbox and provider. By itself it has no HTTP and no JSON either: all
+//! that is in its favour. Behind HTTP ([`super::bare`]) it is what a donor's request would meet.
 
 use std::time::Duration;
 
@@ -27,9 +28,7 @@ pub async fn make_tables(config: &Config) -> Result<(), String> {
 /// So many callers for so long.
 pub async fn run(config: &Config, callers: usize, part: Duration) -> Result<Figure, String> {
     make_tables(config).await?;
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, recycling)).max_size(POOL).build();
-    let pool = pool.map_err(|error| error.to_string())?;
+    let pool = pool(config)?;
     let measured = Instant::now() + WARM_UP;
     let end = measured + part;
     let mut running = JoinSet::new();
@@ -39,7 +38,8 @@ pub async fn run(config: &Config, callers: usize, part: Duration) -> Result<Figu
             let mut latencies = Vec::new();
             while Instant::now() < end {
                 let began = Instant::now();
-                give(&pool).await?;
+                let donor = format!("donor-{}@load.invalid", rand::random::<u32>());
+                give(&pool, Uuid::nil(), rand::random_range(500..10_000), &donor).await?;
                 if began >= measured {
                     latencies.push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
                 }
@@ -60,11 +60,17 @@ pub async fn run(config: &Config, callers: usize, part: Duration) -> Result<Figu
     })
 }
 
-async fn give(pool: &Pool) -> Result<(), String> {
+/// The usual pool.
+pub fn pool(config: &Config) -> Result<Pool, String> {
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, recycling)).max_size(POOL).build();
+    pool.map_err(|error| error.to_string())
+}
+
+/// Records one donation with its payment; their identifiers.
+pub async fn give(pool: &Pool, campaign: Uuid, amount_minor: i64, donor: &str) -> Result<(Uuid, Uuid), String> {
     let mut client = pool.get().await.map_err(|error| error.to_string())?;
-    let amount_minor = rand::random_range(500..10_000i64);
-    let donor = format!("donor-{}@load.invalid", rand::random::<u32>());
-    let (donation, payment, campaign) = (Uuid::from_u128(rand::random()), Uuid::from_u128(rand::random()), Uuid::nil());
+    let (donation, payment) = (Uuid::from_u128(rand::random()), Uuid::from_u128(rand::random()));
     let work = async {
         let transaction = client.transaction().await?;
         let insert = transaction.prepare_cached(INSERT_DONATION).await?;
@@ -73,5 +79,6 @@ async fn give(pool: &Pool) -> Result<(), String> {
         transaction.execute(&insert, &[&payment, &donation, &campaign, &donor, &amount_minor]).await?;
         transaction.commit().await
     };
-    work.await.map_err(|error: tokio_postgres::Error| told(&error))
+    work.await.map_err(|error: tokio_postgres::Error| told(&error))?;
+    Ok((donation, payment))
 }
