@@ -1,8 +1,10 @@
-//! Migrations, under a lock, so that any number of processes may start at once.
+//! Migrations, under a lock, so that any number of processes may start at once; and whether a database that takes no
+//! writes, such as a standby, is as we know it.
 
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config};
 
-use super::StoreError;
+use super::hosts::Session;
+use super::{Hosts, StoreError};
 
 mod embedded_migrations {
     #![allow(missing_docs, reason = "generated")]
@@ -28,15 +30,66 @@ const ADOPT_LEDGER: &str = "begin;
      where name = 'cluster';
     commit;";
 
+const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::boolean";
+/// Refinery's own table. On a database without a schema the question is an error, and that is an answer too.
+const NEWEST: &str = "select max(version) from public.refinery_schema_history";
+
+/// What a database is to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// It takes writes and is up to date; the names of what was applied just now.
+    Migrated(Vec<String>),
+    /// It takes no writes, and is up to date.
+    ReadOnly,
+}
+
 /// Brings the schema up to date; returns the names of what was applied.
 pub async fn migrate(config: &Config) -> Result<Vec<String>, StoreError> {
+    match prepare(config).await? {
+        Schema::Migrated(applied) => Ok(applied),
+        Schema::ReadOnly => Err(StoreError::Refused(
+            "it takes no writes; a standby, if it is one, serves `verify`, `explain` and `doctor` alone".to_owned(),
+        )),
+    }
+}
+
+/// Brings the schema up to date, or, where nothing can be written, looks whether it is.
+pub async fn prepare(config: &Config) -> Result<Schema, StoreError> {
     let mut config = config.clone();
     config.options("-c lock_timeout=0 -c statement_timeout=0");
-    let (mut client, connection) = config.connect(NoTls).await?;
-    let connection = tokio::spawn(connection);
+    let Session { mut client, connection } = Hosts::new(&config).connect().await?;
+    let schema = if client.query_one(IS_READ_ONLY, &[]).await?.get(0) {
+        is_known(&client).await?;
+        Schema::ReadOnly
+    } else {
+        Schema::Migrated(bring_up_to_date(&mut client).await?)
+    };
+    drop(client); // ends the session, and with it the lock
+    let _ = connection.await;
+    Ok(schema)
+}
+
+async fn is_known(client: &Client) -> Result<(), StoreError> {
+    const ON_THE_PRIMARY: &str = "run `careforall migrate` on its primary";
+    let ours =
+        embedded_migrations::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
+    let theirs = client.query_one(NEWEST, &[]).await.ok().and_then(|row| row.get::<_, Option<i32>>(0));
+    if theirs != ours {
+        let [ours, theirs] = [ours, theirs].map(|it| it.map_or_else(|| "none".to_owned(), |it| it.to_string()));
+        return Err(StoreError::Refused(format!(
+            "it takes no writes, and its schema is of version {theirs} instead of {ours}: {ON_THE_PRIMARY}"
+        )));
+    }
+    if !client.query_one(IS_REMEMBERED_CLUSTER, &[]).await?.get::<_, bool>(0) {
+        return Err(StoreError::Refused(format!("it takes no writes, and was restored from a dump: {ON_THE_PRIMARY}")));
+    }
+    Ok(())
+}
+
+async fn bring_up_to_date(client: &mut Client) -> Result<Vec<String>, StoreError> {
     client.batch_execute(LOCK_MIGRATIONS).await?;
     let report = embedded_migrations::migrations::runner()
-        .run_async(&mut client)
+        .run_async(client)
         .await
         .map_err(|error| StoreError::Refused(format!("migration failed: {error}")))?;
     client.execute(REMEMBER_CLUSTER, &[]).await?;
@@ -45,7 +98,5 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>, StoreError> {
         tracing::warn!("this database was restored into another cluster; the ledger is taken over");
         client.batch_execute(ADOPT_LEDGER).await?;
     }
-    drop(client); // ends the session, and with it the lock
-    let _ = connection.await;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }

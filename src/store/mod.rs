@@ -14,6 +14,7 @@ pub mod dossiers;
 pub mod embedded;
 pub mod endpoints;
 pub mod error;
+pub mod hosts;
 pub mod idempotency;
 pub mod migrate;
 pub mod moves;
@@ -29,6 +30,7 @@ pub mod wall;
 
 pub use donations::{ClaimedKey, Creation, CreationOutcome};
 pub use error::StoreError;
+pub use hosts::Hosts;
 pub use moves::{Answer, Cause, Move, MoveOutcome};
 pub use pool::Pools;
 
