@@ -70,6 +70,12 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = |name: &str| std::fs::read_to_string(self.directory.path().join(name)).unwrap_or_default();
+            let access = log("access.log");
+            let last: Vec<&str> = access.lines().rev().take(20).collect();
+            eprintln!("--- the gateway's log:\n{}\n--- its last requests:\n{last:#?}", log("error.log"));
+        }
         // In order, so that its workers end with it.
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
