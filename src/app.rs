@@ -14,6 +14,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App as WebApp, HttpServer, web};
 use rand::RngCore;
 use time::OffsetDateTime;
+use tokio_postgres::config::TargetSessionAttrs;
 
 use self::ending::{LAST_DELIVERIES, LAST_ROUND, Watchdog, drain_s};
 use crate::actors::audit::Audit;
@@ -53,6 +54,7 @@ use crate::metrics::METRICS;
 use crate::sandbox::{Sandbox, SandboxError, SandboxSettings};
 use crate::store::cache::Cache;
 use crate::store::embedded::{Embedded, EmbeddedError, EmbeddedSettings};
+use crate::store::hosts::{self, Hosts, LOOK};
 use crate::store::migrate::migrate;
 use crate::store::presence::Presence;
 use crate::store::{Store, StoreError};
@@ -191,9 +193,13 @@ impl App {
         config: Config,
         listener: TcpListener,
         address: SocketAddr,
-        database: tokio_postgres::Config,
+        mut database: tokio_postgres::Config,
     ) -> Result<Self, StartError> {
         let clock = Clock::System;
+        if hosts::split(&database).len() > 1 {
+            // A session with a standby would stay there, and refuse every write, for as long as it lives.
+            database.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         let applied = migrate(&database).await?;
         if !applied.is_empty() {
             tracing::info!(?applied, "the schema was brought up to date");
@@ -227,7 +233,7 @@ impl App {
         let intake = Intake::new(store.clone(), cache.clone(), committer.clone(), payments.clone(), clock.clone());
         let memory = TotalsMemory::default();
         let totals = start_in(core, TotalsActor::new(store.clone(), cache.clone(), clock.clone(), memory.clone()));
-        let presence = Presence::start(store.pools.config().clone());
+        let presence = Presence::start(store.pools.hosts());
         let courier = |it: Post| {
             let tools = CourierTools { store: store.clone(), clock: clock.clone(), presence: presence.clone() };
             let rate = it.rate.map(|limit| Rate { count: limit.count, per: limit.per });
@@ -266,6 +272,7 @@ impl App {
         committer.do_send(WakeAfterCommit(outbox.clone().recipient()));
         outbox.do_send(Wake);
         purge_regularly(store.clone(), clock.clone());
+        look_regularly(store.pools.hosts().clone());
 
         if config.stripe.sandbox.is_some() && !address.ip().is_loopback() {
             tracing::warn!(%address, "the sandbox Stripe runs on an address that others can reach: anybody can \"pay\" with play money; set STRIPE_SECRET_KEY for real gifts");
@@ -635,6 +642,18 @@ fn purge_regularly(store: Store, clock: Clock) {
             }
         }
     });
+}
+
+/// Of several hosts another one may take writes now, while sessions with the one before it hang.
+fn look_regularly(hosts: Hosts) {
+    if hosts.count() > 1 {
+        actix_web::rt::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                hosts.look().await;
+            }
+        });
+    }
 }
 
 /// A busy day leaves more than one batch in each interval.

@@ -1,7 +1,7 @@
 //! Configuration: what can be set, from where, and what is wrong with it, all at once.
 //!
 //! The environment wins over the TOML file, the file over the defaults. Every setting stands in [`SETTINGS`], from which
-//! the README's table and `--help` are checked. Deliberately absent: reading configuration anywhere else.
+//! `--help` and the table in `docs/operating.md` are made. Deliberately absent: reading configuration anywhere else.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -38,41 +38,73 @@ pub const SETTINGS: &[Setting] = &[
     setting("CAREFORALL_LISTEN", "127.0.0.1:8080", "address and port to listen on"),
     setting("CAREFORALL_DATA_DIR", "./careforall-data", "where the embedded parts keep everything"),
     setting("CAREFORALL_PUBLIC_URL", "http://<listen>", "the address that donors use"),
-    setting("CAREFORALL_ADMIN_KEY", "made at the first start", "an operator key with every scope"),
-    setting("CAREFORALL_TRUSTED_PROXIES", "none", "addresses or networks whose X-Forwarded-For is believed"),
-    setting("CAREFORALL_RATE_LIMIT", "100/min", "requests per client address: <count>/<sec|min|hour>, or off"),
+    setting(
+        "CAREFORALL_ADMIN_KEY",
+        "made at the first start",
+        "an operator key with every scope, at least 16 visible characters",
+    ),
+    setting(
+        "CAREFORALL_TRUSTED_PROXIES",
+        "none",
+        "addresses or networks, comma-separated, whose X-Forwarded-For is believed",
+    ),
+    setting(
+        "CAREFORALL_RATE_LIMIT",
+        "100/min",
+        "requests per client address: a count, then /sec, /min or /hour; or off",
+    ),
     setting("CAREFORALL_PREFIX", "none", "put before exchange, queue and Redis key names, to share a broker"),
     setting("CAREFORALL_LOG_FORMAT", "pretty", "pretty or json"),
     setting("CAREFORALL_OPERATOR_EMAIL", "MAIL_FROM's address", "where mails to the charity go"),
-    setting("CAREFORALL_MAIL_RATE", "100/sec", "mails to the relay: <count>/<sec|min|hour>, or off"),
-    setting("CAREFORALL_SMS_RATE", "10/sec", "text messages to Twilio, likewise"),
-    setting("CAREFORALL_WEBHOOK_RATE", "50/sec", "webhooks to each endpoint, likewise"),
+    setting("CAREFORALL_MAIL_RATE", "100/sec", "mails to the relay at most: a count, then /sec, /min or /hour; or off"),
+    setting("CAREFORALL_SMS_RATE", "10/sec", "text messages to Twilio at most, likewise"),
+    setting("CAREFORALL_WEBHOOK_RATE", "50/sec", "webhooks to each endpoint at most, likewise"),
     setting(
         "CAREFORALL_WEBHOOKS_ALLOW_INSECURE",
         "off",
-        "on: webhooks may go to http and private addresses (development)",
+        "on: webhooks may go to http and private addresses, for development only",
     ),
-    setting("DATABASE_URL", "embedded Postgres", "postgres://user:password@host:port/database"),
+    setting(
+        "DATABASE_URL",
+        "embedded Postgres",
+        "postgres://user:password@host:port/database; several hosts, comma-separated, for failover",
+    ),
     setting("REDIS_URL", "no Redis", "redis://host:port"),
-    setting("AMQP_URL", "the in-process bus", "amqp://user:password@host:port/vhost"),
+    setting(
+        "AMQP_URL",
+        "the in-process bus",
+        "amqp://user:password@host:port/vhost; where several processes share a database, so that each hears of every gift",
+    ),
     setting("STRIPE_SECRET_KEY", "the sandbox's", "sk_… or rk_…"),
     setting("STRIPE_WEBHOOK_SECRET", "the sandbox's", "whsec_…; several, comma-separated, while one is rolled"),
     setting("STRIPE_API_BASE", "https://api.stripe.com or the sandbox", "where Stripe's API is"),
-    setting("SMTP_URL", ".eml files in the data directory", "smtps://user:password@host or smtp://host"),
+    setting(
+        "SMTP_URL",
+        ".eml files in the data directory",
+        "smtps://user:password@host, or smtp://host (STARTTLS, except on loopback)",
+    ),
     setting("MAIL_FROM", "CareForAll <no-reply@careforall.invalid>", "the sender of mails"),
-    setting("SENDGRID_WEBHOOK_PUBLIC_KEY", "none", "verifies SendGrid's event webhooks"),
-    setting("TWILIO_ACCOUNT_SID", "no text messages", "AC…"),
-    setting("TWILIO_AUTH_TOKEN", "no text messages", "the account's secret"),
+    setting("SENDGRID_WEBHOOK_PUBLIC_KEY", "none", "verifies SendGrid's event webhooks; without it they are not taken"),
+    setting("TWILIO_ACCOUNT_SID", "no text messages", "AC…; all of Twilio's settings, or none"),
+    setting("TWILIO_AUTH_TOKEN", "no text messages", "the account's secret; it also verifies status callbacks"),
     setting("TWILIO_FROM", "no text messages", "a number in E.164, or a messaging service's id (MG…)"),
     setting("TWILIO_API_BASE", "https://api.twilio.com", "where Twilio's API is"),
     setting(
         "CAREFORALL_DRAIN_WAIT_S",
         "2, or 0 with the embedded Postgres",
-        "seconds between SIGTERM and the end of listening",
+        "seconds between SIGTERM and the end of listening, 0 to 10; SIGINT does not wait",
     ),
-    setting("OTEL_EXPORTER_OTLP_ENDPOINT", "no traces", "where traces go, as OTLP over HTTP: http://host:4318"),
+    setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "no traces",
+        "where traces go, as OTLP over HTTP (protobuf), such as http://jaeger:4318",
+    ),
     setting("OTEL_SERVICE_NAME", "careforall", "the name of this process in traces"),
-    setting("OTEL_TRACES_SAMPLER", "parentbased_always_on", "which traces are recorded, as OpenTelemetry names it"),
+    setting(
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_always_on",
+        "which traces are recorded: always_on, always_off, traceidratio, each also as parentbased_…",
+    ),
     setting("OTEL_TRACES_SAMPLER_ARG", "1.0", "the share of traces where the sampler is …traceidratio"),
     setting("RUST_LOG", "info", "what is logged, as tracing-subscriber's EnvFilter reads it"),
 ];

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::config::SETTINGS;
+use crate::config::{SETTINGS, Setting};
 
 /// Each module at the top, and those that it may import besides itself. Nothing may import in a circle.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -194,16 +194,41 @@ fn a_forbidden_edge_is_found_wherever_it_stands() {
     assert_eq!(to("store", "mod tests { use super::super::super::http::AppState; }"), ["super::super::super::"]);
 }
 
+/// One row of the table of settings. A value is marked as code, words are not.
+fn settings_row(setting: &Setting) -> String {
+    let is_value = !setting.default.contains(' ') || setting.default.contains('<');
+    let default = if is_value { format!("`{}`", setting.default) } else { setting.default.to_owned() };
+    format!("| `{}` | {default} | {} |\n", setting.name, setting.help)
+}
+
 #[test]
-fn the_readme_names_exactly_the_settings_that_there_are() {
+fn the_operators_guide_has_every_setting_as_the_code_has_it() {
+    const GUIDE: &str = "docs/operating.md";
+    const BEGIN: &str =
+        "<!-- settings: made from the code by CAREFORALL_WRITE_DOCS=1 cargo test --lib every_setting -->\n";
+    const END: &str = "<!-- end of settings -->";
+    let guide = read(GUIDE);
+    let (before, rest) = guide.split_once(BEGIN).expect("a place for the table");
+    let (there, after) = rest.split_once(END).expect("its end");
+    let rows: String = SETTINGS.iter().map(settings_row).collect();
+    let made = format!("| setting | default | what it is for |\n|---|---|---|\n{rows}");
+    if std::env::var_os("CAREFORALL_WRITE_DOCS").is_some() {
+        std::fs::write(root().join(GUIDE), format!("{before}{BEGIN}{made}{END}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(there, made, "see the comment above the table in {GUIDE}");
+}
+
+#[test]
+fn the_settings_that_the_readme_shows_are_as_the_code_has_them() {
     let readme = read("README.md");
     let table = section(&readme, "\n## Configuration\n");
-    let settings: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(first_cells(table), settings, "the table of README.md against SETTINGS of src/config.rs");
-    for setting in SETTINGS {
-        let row = table.lines().find(|line| line.starts_with(&format!("| `{}` |", setting.name))).unwrap();
-        let default = row.split('|').nth(2).map(|cell| cell.trim().trim_matches('`'));
-        assert_eq!(default, Some(setting.default), "{row}");
+    let shown = first_cells(table);
+    assert!(!shown.is_empty());
+    for name in shown {
+        let setting =
+            SETTINGS.iter().find(|setting| setting.name == name).unwrap_or_else(|| panic!("no setting {name}"));
+        assert!(table.contains(&settings_row(setting)), "README.md must have: {}", settings_row(setting));
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
+use crate::support::cluster::{Cluster, said};
 use crate::support::crowd::{books_hold, completed};
 use crate::support::services::{create_database, wait_until};
-use crate::support::tools::{ROOT, file, free_port, tool};
+use crate::support::tools::{ROOT, file, tool};
 use crate::support::{DEADLINE, Setup, TestApp, text};
 
 /// A directory of backups, and one of node_exporter.
@@ -55,72 +56,6 @@ async fn restore(database_url: &str, backup: &Path) -> Output {
     let mut command = Command::new(Path::new(ROOT).join("deploy/backup/restore"));
     command.arg(backup).env("DATABASE_URL", database_url).env("CAREFORALL", env!("CARGO_BIN_EXE_careforall"));
     run(command).await
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// A cluster that is made for one test: with transaction numbers of its own, far below those of the other.
-struct Cluster {
-    directory: tempfile::TempDir,
-    bin: PathBuf,
-    port: u16,
-}
-
-impl Cluster {
-    async fn start() -> Option<Self> {
-        let initdb = std::fs::canonicalize(tool("initdb")?).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let cluster = Self { directory, bin: initdb.parent().unwrap().to_owned(), port };
-        if rustix::process::geteuid().is_root() {
-            let output = Command::new("chown").arg("postgres").arg(cluster.directory.path()).output().unwrap();
-            assert!(output.status.success(), "{}", said(&output));
-        }
-        let data = cluster.data();
-        cluster.run("initdb", &["-D", &data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "-N"]).await;
-        let settings = format!("-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c fsync=off");
-        let log = format!("{data}/log");
-        cluster.run("pg_ctl", &["-D", &data, "-w", "-t", "60", "-l", &log, "-o", &settings, "start"]).await;
-        Some(cluster)
-    }
-
-    fn data(&self) -> String {
-        self.directory.path().join("data").to_str().unwrap().to_owned()
-    }
-
-    fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
-    }
-
-    /// As the unprivileged user, where root runs the tests: the server refuses root.
-    fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let program = self.bin.join(program);
-        let mut command = if rustix::process::geteuid().is_root() {
-            let mut command = Command::new("runuser");
-            command.args(["-u", "postgres", "--"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        // What it starts holds no pipe of ours, or we would wait for it.
-        let silent = std::process::Stdio::null;
-        command.args(arguments).current_dir("/").stdin(silent()).stdout(silent()).stderr(silent());
-        command
-    }
-
-    async fn run(&self, program: &str, arguments: &[&str]) {
-        let mut command = self.command(program, arguments);
-        let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap().expect("it runs");
-        assert!(status.success(), "{program} {arguments:?}");
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = self.command("pg_ctl", &["-D", &self.data(), "-m", "immediate", "stop"]).status();
-    }
 }
 
 /// Donors who give and pay until they are told to stop; those whose gift was completed.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::support::post::{Relay, Server};
 use crate::support::services::wait_until;
-use crate::support::{DEADLINE, Setup, TestApp, read};
+use crate::support::{DEADLINE, Setup, TestApp, from_environment, read};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OK: (&str, &str, &str) = ("200 OK", "", "");
@@ -348,10 +348,6 @@ async fn what_providers_say_moves_messages_forward_only_and_a_bounce_silences_th
     assert_eq!(app.mails().len(), 1);
     assert!(store.lift_suppression(Channel::Email, "JO@example.org", None).await.unwrap());
     app.finish().await;
-}
-
-fn from_environment(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// `CAREFORALL_TEST_KILLS=50 CAREFORALL_TEST_NOTICES=2000` for the long run.

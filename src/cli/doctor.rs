@@ -1,23 +1,18 @@
 //! `careforall doctor`: every dependency, the clock, the shape of secrets and keys: OK or the fix.
 
+mod database;
+
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
-use super::beside_the_server;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateways::broker::Publisher;
 use crate::gateways::mailer::Mailer;
 use crate::gateways::stripe::{Stripe, StripeSettings, is_live_key};
-use crate::store::Store;
 use crate::store::cache::Cache;
 use crate::trace;
 
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How far our clock may be from the database's.
-const SKEW_MAX: time::Duration = time::Duration::seconds(5);
 
 /// What a check found: a word about what is fine, or what is wrong and how to mend it.
 type Finding = Result<String, String>;
@@ -32,7 +27,7 @@ pub async fn run(config: Config) -> Result<(), String> {
             println!("FAIL  {name:<10} {fix}");
         }
     };
-    for (name, finding) in database(&config).await {
+    for (name, finding) in database::findings(&config).await {
         report(name, finding);
     }
     report("redis", patient(redis(&config)).await);
@@ -51,59 +46,6 @@ async fn patient(check: impl Future<Output = Finding>) -> Finding {
     tokio::time::timeout(PATIENCE, check)
         .await
         .unwrap_or_else(|_| Err(format!("no answer in {} s", PATIENCE.as_secs())))
-}
-
-async fn database(config: &Config) -> Vec<(&'static str, Finding)> {
-    let (database, embedded) = match beside_the_server(config).await {
-        Ok(database) => database,
-        Err(error) => return vec![("postgres", Err(error))],
-    };
-    let kind = match &embedded {
-        Some(embedded) => format!("embedded, in {}", embedded.cluster_dir().display()),
-        None => "DATABASE_URL".to_owned(),
-    };
-    let findings = match Store::new(database) {
-        Ok(store) => patient_database(&store, &kind).await,
-        Err(error) => vec![("postgres", Err(error.to_string()))],
-    };
-    if let Some(embedded) = embedded
-        && let Err(error) = embedded.stop().await
-    {
-        return vec![("postgres", Err(error.to_string()))];
-    }
-    findings
-}
-
-async fn patient_database(store: &Store, kind: &str) -> Vec<(&'static str, Finding)> {
-    let asked = async {
-        let client = store.pools.reader().await.map_err(|error| error.to_string())?;
-        let sql = "select now(), current_setting('fsync'), current_setting('synchronous_commit'), \
-                   to_regclass('payments.payment_transactions') is not null";
-        client.query_one(sql, &[]).await.map_err(|error| error.to_string())
-    };
-    let row = match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(row)) => row,
-        Ok(Err(error)) => return vec![("postgres", Err(format!("{kind}: {error}; check DATABASE_URL")))],
-        Err(_) => return vec![("postgres", Err(format!("{kind}: no answer; check DATABASE_URL")))],
-    };
-    let (now, fsync, commit): (OffsetDateTime, String, String) = (row.get(0), row.get(1), row.get(2));
-    let skew = (Clock::System.now() - now).abs();
-    let schema =
-        if row.get(3) { "schema in place" } else { "no schema yet; `careforall migrate` or the first start makes it" };
-    let durable = if fsync == "on" && commit != "off" {
-        Ok(format!("{kind}; {schema}"))
-    } else {
-        Err(format!("fsync is {fsync}, synchronous_commit is {commit}: a crash would lose donations; set both to on"))
-    };
-    let clock = if skew <= SKEW_MAX {
-        Ok(format!("{} ms from the database's", skew.whole_milliseconds()))
-    } else {
-        Err(format!(
-            "{} s from the database's: start time synchronisation (chrony, systemd-timesyncd)",
-            skew.whole_seconds()
-        ))
-    };
-    vec![("postgres", durable), ("clock", clock)]
 }
 
 async fn redis(config: &Config) -> Finding {

@@ -8,7 +8,7 @@ mod words;
 
 use clap::Args;
 
-use super::{say, with_store};
+use super::{say, with_store_to_read};
 use crate::config::Config;
 use crate::store::Store;
 use story::Story;
@@ -26,7 +26,7 @@ pub struct Subject {
 }
 
 pub async fn run(config: Config, subject: Subject) -> Result<(), String> {
-    with_store(&config, async |store| explain(&store, subject).await).await
+    with_store_to_read(&config, async |store| explain(&store, subject).await).await
 }
 
 async fn explain(store: &Store, subject: Subject) -> Result<(), String> {

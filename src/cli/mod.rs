@@ -19,8 +19,9 @@ use clap::{Parser, Subcommand};
 
 use crate::app::database;
 use crate::config::{Config, SETTINGS};
-use crate::store::Store;
 use crate::store::embedded::{Embedded, EmbeddedSettings};
+use crate::store::migrate::{migrate, prepare};
+use crate::store::{Store, StoreError};
 
 /// Bad configuration or usage.
 const EX_USAGE: u8 = 64;
@@ -130,8 +131,24 @@ async fn beside_the_server(config: &Config) -> Result<(tokio_postgres::Config, O
 
 /// Runs `work` on the database, and leaves it as it was found: running or stopped.
 async fn with_store(config: &Config, work: impl AsyncFnOnce(Store) -> Result<(), String>) -> Result<(), String> {
+    on_database(config, async |database| migrate(database).await.map(drop), work).await
+}
+
+/// The same for work that only reads: a standby will do.
+async fn with_store_to_read(
+    config: &Config,
+    work: impl AsyncFnOnce(Store) -> Result<(), String>,
+) -> Result<(), String> {
+    on_database(config, async |database| prepare(database).await.map(drop), work).await
+}
+
+async fn on_database(
+    config: &Config,
+    prepare: impl AsyncFnOnce(&tokio_postgres::Config) -> Result<(), StoreError>,
+    work: impl AsyncFnOnce(Store) -> Result<(), String>,
+) -> Result<(), String> {
     let (database, embedded) = beside_the_server(config).await?;
-    crate::store::migrate::migrate(&database).await.map_err(|error| error.to_string())?;
+    prepare(&database).await.map_err(|error| error.to_string())?;
     let store = Store::new(database).map_err(|error| error.to_string())?;
     let done = work(store.clone()).await;
     store.pools.close();

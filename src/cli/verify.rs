@@ -11,7 +11,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::progress::Progress;
-use super::{counted, say, with_store};
+use super::{counted, say, with_store_to_read};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::ids::PaymentId;
@@ -62,7 +62,7 @@ impl Findings {
 }
 
 pub async fn run(config: Config, scope: Scope) -> Result<(), String> {
-    with_store(&config, async |store| verify(&store, scope).await).await
+    with_store_to_read(&config, async |store| verify(&store, scope).await).await
 }
 
 async fn verify(store: &Store, scope: Scope) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! Migrations, under a lock, so that any number of processes may start at once.
+//! Migrations, under a lock, so that any number of processes may start at once; and whether a database that takes no writes,
+//! such as a standby, is as we know it.
 //!
 //! A schema that is newer than this program is left as it is: migrations only add (`docs/operating.md`, "Upgrade"), so a
 //! replica of the release before may start beside the new ones, and a release may be taken back.
@@ -9,9 +10,10 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
-use super::StoreError;
+use super::hosts::Session;
+use super::{Hosts, StoreError};
 
 mod embedded_migrations {
     #![allow(missing_docs, reason = "generated")]
@@ -46,21 +48,70 @@ const ADOPT_LEDGER: &str = "
     update donations.secrets set value = (select convert_to(system_identifier::text, 'UTF8') from pg_control_system())
      where name = 'cluster';";
 
+const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::boolean";
+/// Refinery's own table. On a database without a schema the question is an error, and that is an answer too.
+const NEWEST: &str = "select max(version) from public.refinery_schema_history";
+
+/// What a database is to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// It takes writes and is up to date; the names of what was applied just now.
+    Migrated(Vec<String>),
+    /// It takes no writes, and is up to date.
+    ReadOnly,
+}
+
 /// Brings the schema up to date; returns the names of what was applied.
 ///
 /// # Errors
 /// [`StoreError::Locked`] where somebody held a table through all tries; what was applied by then stays.
 pub async fn migrate(config: &Config) -> Result<Vec<String>, StoreError> {
-    let (mut client, connection) = config.connect(NoTls).await?;
-    let connection = tokio::spawn(connection);
+    match prepare(config).await? {
+        Schema::Migrated(applied) => Ok(applied),
+        Schema::ReadOnly => Err(StoreError::Refused(
+            "it takes no writes; a standby, if it is one, serves `verify`, `explain` and `doctor` alone".to_owned(),
+        )),
+    }
+}
+
+/// Brings the schema up to date, or, where nothing can be written, looks whether it is.
+///
+/// # Errors
+/// As those of [`migrate`].
+pub async fn prepare(config: &Config) -> Result<Schema, StoreError> {
+    let Session { mut client, connection } = Hosts::new(config).connect().await?;
     client.batch_execute(PATIENT).await?;
-    client.batch_execute(LOCK_MIGRATIONS).await?;
-    client.batch_execute(IMPATIENT).await?;
-    let mut applied = Vec::new();
-    insist(&mut client, &mut applied).await?;
+    let schema = if client.query_one(IS_READ_ONLY, &[]).await?.get(0) {
+        is_known(&client).await?;
+        Schema::ReadOnly
+    } else {
+        client.batch_execute(LOCK_MIGRATIONS).await?;
+        client.batch_execute(IMPATIENT).await?;
+        let mut applied = Vec::new();
+        insist(&mut client, &mut applied).await?;
+        Schema::Migrated(applied)
+    };
     drop(client); // ends the session, and with it the lock
     let _ = connection.await;
-    Ok(applied)
+    Ok(schema)
+}
+
+async fn is_known(client: &Client) -> Result<(), StoreError> {
+    const ON_THE_PRIMARY: &str = "run `careforall migrate` on its primary";
+    let ours =
+        embedded_migrations::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
+    let theirs = client.query_one(NEWEST, &[]).await.ok().and_then(|row| row.get::<_, Option<i32>>(0));
+    // A newer one has only more in it.
+    if theirs < ours {
+        let [ours, theirs] = [ours, theirs].map(|it| it.map_or_else(|| "none".to_owned(), |it| it.to_string()));
+        return Err(StoreError::Refused(format!(
+            "it takes no writes, and its schema is of version {theirs} instead of {ours}: {ON_THE_PRIMARY}"
+        )));
+    }
+    if !client.query_one(IS_REMEMBERED_CLUSTER, &[]).await?.get::<_, bool>(0) {
+        return Err(StoreError::Refused(format!("it takes no writes, and was restored from a dump: {ON_THE_PRIMARY}")));
+    }
+    Ok(())
 }
 
 async fn insist(client: &mut Client, applied: &mut Vec<String>) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ pub mod dossiers;
 pub mod embedded;
 pub mod endpoints;
 pub mod error;
+pub mod hosts;
 pub mod idempotency;
 pub mod loan;
 pub mod migrate;
@@ -30,6 +31,7 @@ pub mod wall;
 
 pub use donations::{ClaimedKey, Creation, CreationOutcome};
 pub use error::StoreError;
+pub use hosts::Hosts;
 use loan::LOOK;
 pub use moves::{Answer, Cause, Move, MoveOutcome};
 pub use pool::Pools;

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls, Row};
+use tokio_postgres::{Config, Row};
 
 use super::StoreError;
+use super::hosts::{HOST, Hosts};
 
 /// Connections for reads and small writes.
 const READERS: usize = 14;
 /// How many batches of the committer are written at the same time. Measured: two or three are best.
 pub const WRITERS: usize = 3;
+/// Connections of one process: both pools, and the one that shows that it lives. One more comes and goes: at the start, and
+/// where it is looked which of several hosts takes writes.
+pub const CONNECTIONS: usize = READERS + WRITERS + 1;
 
 const WAIT: Duration = Duration::from_millis(500);
 const CREATE: Duration = Duration::from_secs(2);
@@ -37,7 +41,7 @@ const SESSION: &str = "-c statement_timeout=20000 -c lock_timeout=5000 -c idle_i
 /// The two pools.
 #[derive(Clone)]
 pub struct Pools {
-    config: Config,
+    hosts: Hosts,
     readers: Pool,
     writers: Pool,
 }
@@ -72,12 +76,13 @@ impl Pools {
         if config.get_keepalives_interval().is_none() {
             config.keepalives_idle(SILENCE).keepalives_interval(SILENCE / 3).keepalives_retries(3);
         }
-        Ok(Self { readers: pool(&config, READERS)?, writers: pool(&config, WRITERS)?, config })
+        let hosts = Hosts::new(&config);
+        Ok(Self { readers: pool(&config, &hosts, READERS)?, writers: pool(&config, &hosts, WRITERS)?, hosts })
     }
 
     /// How to reach the database, for those who need a connection of their own.
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// A connection for reads and small writes.
@@ -106,12 +111,14 @@ impl Pools {
     }
 }
 
-fn pool(config: &Config, size: usize) -> Result<Pool, StoreError> {
-    let manager =
-        Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+fn pool(config: &Config, hosts: &Hosts, size: usize) -> Result<Pool, StoreError> {
+    let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_connect(config.clone(), hosts.clone(), settings);
+    // Of several hosts the known one is asked first, then all of them.
+    let create = if hosts.count() > 1 { CREATE + HOST * 2 } else { CREATE };
     Pool::builder(manager)
         .max_size(size)
-        .timeouts(Timeouts { wait: Some(WAIT), create: Some(CREATE), recycle: Some(RECYCLE) })
+        .timeouts(Timeouts { wait: Some(WAIT), create: Some(create), recycle: Some(RECYCLE) })
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|error| StoreError::Unavailable(error.to_string()))

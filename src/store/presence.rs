@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_postgres::{Client, Config, NoTls};
 
 use super::StoreError;
+use super::hosts::{Hosts, Session as Connected};
 
 /// How long a process that lost its session may go on with what it is sending.
 pub const KEEP: Duration = Duration::from_secs(3);
@@ -25,10 +25,14 @@ pub const BELIEVE: Duration = Duration::from_secs(5);
 /// makes no noise after both, which with [`KEEP`] stays below what the server needs to notice (`SERVER_NOTICES`).
 const ASK: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long an attempt to get a session with a new number may take: a server may take connections and say nothing.
+const OPEN: Duration = Duration::from_secs(15);
 /// Between two attempts to get a session.
 const AGAIN: Duration = Duration::from_millis(200);
 /// The server lets go of a client that vanished without a word after 5 + 3 × 2 seconds.
-const SERVER_NOTICES: &str = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c application_name=careforall-presence";
+const SERVER_NOTICES: &str = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3";
+/// How the session is called, where sessions are listed and counted.
+pub const NAME: &str = "careforall-presence";
 const NEXT_NUMBER: &str = "select nextval('notifications.courier_numbers')::integer";
 /// The first half is a number of ours in the one space of advisory locks, beside the outbox's.
 const LOCK: &str = "select pg_try_advisory_lock(1128678256, $1)";
@@ -50,12 +54,9 @@ impl Drop for Ended {
 
 impl Presence {
     /// Gets a number, and keeps it as long as it can. Call it inside the runtime.
-    pub fn start(mut config: Config) -> Self {
-        let options =
-            config.get_options().map_or_else(|| SERVER_NOTICES.to_owned(), |it| format!("{it} {SERVER_NOTICES}"));
-        config.options(options);
+    pub fn start(hosts: &Hosts) -> Self {
         let (sender, number) = watch::channel(None);
-        let task = std::sync::Arc::new(Ended(tokio::spawn(hold(config, sender))));
+        let task = std::sync::Arc::new(Ended(tokio::spawn(hold(hosts.named(NAME, SERVER_NOTICES), sender))));
         Self { number, _task: task }
     }
 
@@ -78,14 +79,14 @@ impl Presence {
     }
 }
 
-async fn hold(config: Config, published: watch::Sender<Option<i32>>) {
+async fn hold(hosts: Hosts, published: watch::Sender<Option<i32>>) {
     let mut deadline = Instant::now();
     loop {
         let before = *published.borrow();
         // With a number to keep, no attempt may outlast the deadline.
         let session = match before {
-            Some(_) => timeout_at(deadline, open(&config, before)).await.ok(),
-            None => Some(open(&config, None).await),
+            Some(_) => timeout_at(deadline, open(&hosts, before)).await.ok(),
+            None => timeout(OPEN, open(&hosts, None)).await.ok(),
         };
         match session {
             Some(Ok(Some(session))) => {
@@ -107,7 +108,7 @@ async fn hold(config: Config, published: watch::Sender<Option<i32>>) {
 
 /// A session that holds the lock of its number.
 struct Session {
-    client: Client,
+    client: tokio_postgres::Client,
     connection: JoinHandle<()>,
     number: i32,
 }
@@ -131,13 +132,8 @@ impl Session {
 
 /// A session that holds the lock of `number`, or of a new one; nothing while the server believes that the session before
 /// this one is alive.
-async fn open(config: &Config, number: Option<i32>) -> Result<Option<Session>, StoreError> {
-    let (client, connection) = config.connect(NoTls).await?;
-    let connection = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the session ended");
-        }
-    });
+async fn open(hosts: &Hosts, number: Option<i32>) -> Result<Option<Session>, StoreError> {
+    let Connected { client, connection } = hosts.connect().await?;
     let number = match number {
         Some(number) => number,
         None => client.query_one(NEXT_NUMBER, &[]).await?.get(0),

@@ -78,6 +78,21 @@ impl Gateway {
         std::fs::read_to_string(self.directory.path().join("access.log")).expect("a log")
     }
 
+    /// How much it has written so far, in bytes.
+    pub fn logged(&self) -> u64 {
+        std::fs::metadata(self.directory.path().join("access.log")).map_or(0, |log| log.len())
+    }
+
+    /// What it has written since then.
+    pub fn access_log_since(&self, logged: u64) -> String {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut log = std::fs::File::open(self.directory.path().join("access.log")).expect("a log");
+        log.seek(SeekFrom::Start(logged)).expect("a place in it");
+        let mut text = String::new();
+        log.read_to_string(&mut text).expect("text");
+        text
+    }
+
     /// What nginx itself says of its configuration.
     pub fn check(directory: &Path) -> Option<std::process::Output> {
         let nginx = tool("nginx")?;
@@ -102,6 +117,12 @@ impl Config {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = |name: &str| std::fs::read_to_string(self.directory.path().join(name)).unwrap_or_default();
+            let access = log("access.log");
+            let last: Vec<&str> = access.lines().rev().take(20).collect();
+            eprintln!("--- the gateway's log:\n{}\n--- its last requests:\n{last:#?}", log("error.log"));
+        }
         // In order, so that its workers end with it.
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -12,6 +12,7 @@
 )]
 
 pub mod broker;
+pub mod cluster;
 pub mod collector;
 pub mod crowd;
 pub mod gateway;
@@ -68,6 +69,14 @@ impl Setup {
         Self { database, env: BTreeMap::new(), data_dir, prefix: unique_prefix(), amqp: false, open_files: None }
     }
 
+    /// A database that the test has made elsewhere, of this URL: the program makes its schema itself.
+    pub fn elsewhere(url: String) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let database = Arc::new(TestDatabase::elsewhere(url));
+        let data_dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        Self { database, env: BTreeMap::new(), data_dir, prefix: unique_prefix(), amqp: false, open_files: None }
+    }
+
     /// With the tests' Redis.
     pub fn with_redis(self) -> Self {
         self.with("REDIS_URL", services::redis_url())
@@ -117,12 +126,12 @@ impl Setup {
 
     /// The program with these settings, without a subcommand yet.
     fn command(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_careforall");
+        let program = program();
         let mut command = match self.open_files {
             None => Command::new(program),
             Some(files) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), program]);
+                shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]).arg(program);
                 shell
             }
         };
@@ -144,6 +153,17 @@ impl Setup {
     pub async fn start(self) -> TestApp {
         TestApp::start(self).await
     }
+}
+
+/// The program under test: the one that was built with the tests, or the one that `CAREFORALL_TEST_PROGRAM` names, such as
+/// a release build for a long drill.
+fn program() -> OsString {
+    std::env::var_os("CAREFORALL_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_careforall").into())
+}
+
+/// A number that a long drill sets otherwise than the usual run.
+pub fn from_environment(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// Changes whenever a migration does.
@@ -216,7 +236,7 @@ impl TestApp {
 
     /// The same with other settings.
     pub async fn command_as(&self, setup: &Setup, words: &[&str]) -> Ended {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_careforall"));
+        let mut command = tokio::process::Command::new(program());
         let listen = self.url.trim_start_matches("http://");
         command.args(words).env_clear().envs(setup.environment(listen)).env("RUST_LOG", "warn");
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("the program starts");
@@ -393,6 +413,10 @@ impl TestApp {
     /// A number out of the database.
     pub async fn count(&self, sql: &str) -> i64 {
         let client = self.sql.get_or_init(async || self.setup.database.connect().await).await;
+        if client.is_closed() {
+            // A failover has ended it.
+            return self.setup.database.connect().await.query_one(sql, &[]).await.expect("a count").get(0);
+        }
         client.query_one(sql, &[]).await.expect("a count").get(0)
     }
 

@@ -58,18 +58,25 @@ pub async fn wait_until<F: Future<Output = bool>>(what: &str, deadline: Duration
 /// A database of one test. Dropped with it; kept, and named, when the test fails.
 #[derive(Debug)]
 pub struct TestDatabase {
-    name: String,
+    url: String,
+    /// On the tests' server; none of a server that the test has made for itself, and that ends with it.
+    name: Option<String>,
 }
 
 impl TestDatabase {
-    /// Its name.
+    /// One on a server that the test has made for itself.
+    pub fn elsewhere(url: String) -> Self {
+        Self { url, name: None }
+    }
+
+    /// Its name on the tests' server.
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.as_deref().unwrap_or_default()
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        url_of(&self.name)
+        self.url.clone()
     }
 
     /// A connection to it.
@@ -81,17 +88,18 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("kept for a look: {}", self.url());
+            eprintln!("kept for a look: {}", self.url);
             return;
         }
-        let statement = format!("drop database if exists {} with (force)", self.name);
+        let Some(name) = &self.name else { return };
+        let statement = format!("drop database if exists {name} with (force)");
         // A runtime cannot be entered twice: the statement runs on a thread with one of its own.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async { connect(&database_url()).await.batch_execute(&statement).await })
         });
         if let Ok(Err(error)) = dropping.join() {
-            eprintln!("could not drop {}: {error}", self.name);
+            eprintln!("could not drop {name}: {error}");
         }
     }
 }
@@ -101,7 +109,7 @@ pub async fn create_database(template: Option<&str>) -> TestDatabase {
     let name = unique_prefix();
     let client = connect(&database_url()).await;
     copy(&client, template.unwrap_or("template0"), &name).await;
-    TestDatabase { name }
+    TestDatabase { url: url_of(&name), name: Some(name) }
 }
 
 /// The template of this name, made once by whoever comes first: `migrate` gets the URL of an empty database and closes
@@ -147,7 +155,8 @@ fn url_of(database: &str) -> String {
     format!("{}/{database}{query}", &before[..end])
 }
 
-async fn connect(url: &str) -> Client {
+/// A connection to a database.
+pub async fn connect(url: &str) -> Client {
     let mut config: Config = url.parse().expect("DATABASE_URL is a Postgres URL");
     config.connect_timeout(Duration::from_secs(10));
     let end = Instant::now() + DATABASE_DEADLINE;
