@@ -12,9 +12,10 @@ use super::extract::read_body;
 use super::problem::{FieldError, Problem};
 use super::{AppState, BODY_MAX_BYTES};
 use crate::domain::notice::{Channel, NoticeStatus};
+use crate::gateways::delivery::AddressRefusal;
 use crate::gateways::mailer::notice_of;
 use crate::gateways::sendgrid::{self, MailEvent, MailEventKind, parse_events};
-use crate::gateways::sms::twilio::{self, PhoneRefusal, TextReport, TextStatus};
+use crate::gateways::sms::twilio::{self, TextReport, TextStatus};
 use crate::metrics::METRICS;
 use crate::store::notices::{Feedback, Named};
 use crate::store::suppressions::SuppressionReason;
@@ -112,8 +113,8 @@ async fn record(state: &AppState, provider: &str, feedback: &Feedback) -> Result
 
 fn of_text(report: TextReport, notice: Option<Uuid>, state: &AppState) -> Feedback {
     let suppress = report.refusal().map(|refusal| match refusal {
-        PhoneRefusal::Unreachable => SuppressionReason::Bounce,
-        PhoneRefusal::OptedOut => SuppressionReason::Unsubscribe,
+        AddressRefusal::Unreachable => SuppressionReason::Bounce,
+        AddressRefusal::OptedOut => SuppressionReason::Unsubscribe,
     });
     Feedback {
         channel: Channel::Sms,

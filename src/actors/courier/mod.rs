@@ -387,8 +387,8 @@ async fn deliver(
     };
     let sent = match sent {
         Ok(Ok(sent)) => sent,
-        Ok(Err(_)) => Err(ours("panic", "the delivery panicked")),
-        Err(_) => Err(ours("timeout", "the gateway did not come back")),
+        Ok(Err(_)) => Err(lost("panic", "the delivery panicked")),
+        Err(_) => Err(lost("timeout", "the gateway did not come back")),
     };
     if let Some(permit) = permit {
         tell_breaker(permit, &sent);
@@ -410,7 +410,8 @@ async fn deliver(
         tracing::warn!(notice = %claim.id, channel = channel.as_str(), code = settled.code, "a message is dead");
     }
     let health = health(&claim, &sent);
-    Some((Ended { lane, settled, health }, asked(&sent)))
+    let rest = sent.as_ref().err().and_then(DeliveryError::asked_to_wait);
+    Some((Ended { lane, settled, health }, rest))
 }
 
 /// One attempt. The recipient and the words are the donor's; partners are not told of our trace.
@@ -429,16 +430,9 @@ fn whose(claim: &Claim, span: &Span) -> Option<Current> {
     span.traceparent().or_else(|| claim.traceparent.clone()).map(Current::of)
 }
 
-fn ours(code: &str, detail: &str) -> DeliveryError {
-    DeliveryError::Transient { code: code.to_owned(), detail: detail.to_owned(), retry_after: None }
-}
-
-/// The wait that the provider asked for.
-fn asked(sent: &Result<Accepted, DeliveryError>) -> Option<Duration> {
-    match sent {
-        Err(DeliveryError::Transient { retry_after, .. }) => *retry_after,
-        Ok(_) | Err(DeliveryError::Permanent { .. } | DeliveryError::Gone) => None,
-    }
+/// How far the gateway came nobody can say.
+fn lost(code: &str, detail: &str) -> DeliveryError {
+    DeliveryError::Unknown { code: code.to_owned(), detail: detail.to_owned(), retry_after: None }
 }
 
 fn health(claim: &Claim, sent: &Result<Accepted, DeliveryError>) -> Option<Health> {
