@@ -582,6 +582,15 @@ async fn dead_messages_are_counted_listed_replayed_and_discarded_over_http() {
     assert_eq!(items(&app, "/notifications?status=DISCARDED").await.len(), 1);
     app.finish().await;
 }
+    // As many as fit: the bytes are bounded, the events are not. SendGrid's own names are looked for too.
+    app.sql("update notifications.notifications set status = 'SENT', provider_id = 'LRzXl_NH'").await;
+    let theirs = json!({"event": "delivered", "email": "jo@example.org", "timestamp": now(), "smtp-id": "<LR@sendgrid.net>",
+                        "sg_message_id": "LRzXl_NH.filter1.0"});
+    let mut many = vec![json!({"event": "open", "email": "a@b.example", "timestamp": 1, "smtp-id": "<x@y>"}); 1700];
+    many.push(theirs);
+    let body = batch(&many);
+    assert_eq!(report(body.clone(), &body).await, 204);
+    assert_eq!(status().await, "DELIVERED");
 
 /// Sets aside the events of so many new donations, which the audit log refuses.
 async fn dead_events(app: &TestApp, count: usize) -> Vec<Value> {

@@ -105,7 +105,7 @@ async fn what_providers_say_moves_messages_forward_only_and_a_bounce_silences_th
     let (id, ..) = only(&store, NoticeFilter::default()).await;
     let said = |status, word: &str, suppress| Feedback {
         channel: Channel::Email,
-        notice: Named::ByUs(id.into()),
+        notice: Named::by_us(id.into()),
         status,
         provider_status: word.to_owned(),
         at: Clock::System.now(),

@@ -128,7 +128,9 @@ impl Store {
         let courtesies: Vec<&str> =
             NoticeKind::ALL.into_iter().filter(|kind| kind.is_courtesy()).map(NoticeKind::as_str).collect();
         let client = self.pools.reader().await?;
-        let rows = query(&client, CLAIM_MESSAGES, &[&channel.as_str(), &number, &now, &limit, &courtesies]).await?;
+        let params: [&(dyn ToSql + Sync); 6] =
+            [&channel.as_str(), &number, &now, &limit, &courtesies, &super::feedback::spared()];
+        let rows = query(&client, CLAIM_MESSAGES, &params).await?;
         let (silenced, claimed): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get("suppressed"));
         Ok((
             claimed.into_iter().map(|row| claim(row, letter(row).map(Content::Letter))).collect(),
