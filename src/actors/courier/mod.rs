@@ -179,8 +179,11 @@ impl Courier {
             self.look_again(again, ctx);
         }
         if permits.is_empty() {
-            self.looking = false;
-            return;
+            return self.looked(Ok(false), ctx);
+        }
+        // Somebody asked us to finish while it was looked what is due.
+        if self.closing.is_some() {
+            return self.looked(Ok(false), ctx);
         }
         let (tools, channel) = (Arc::clone(&self.tools), self.channel);
         let lanes: Vec<Uuid> = permits.iter().map(|(lane, _)| *lane).collect();
@@ -213,6 +216,7 @@ impl Courier {
             return;
         }
         self.planned = Some(ctx.run_later(after, |act, ctx| {
+        self.say_whether_done();
             act.planned = None;
             act.look(ctx);
         }));
@@ -332,8 +336,10 @@ impl Courier {
                 let _ = waiting.send(()); // who asked may have gone
             }
         }
+    /// A claim that is under way may bring messages yet.
     }
 }
+            && !self.looking
 
 struct Claimed {
     claims: Vec<Claim>,
@@ -576,3 +582,6 @@ impl Handler<Finish> for Courier {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
