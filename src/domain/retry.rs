@@ -50,6 +50,18 @@ pub fn wait_as_asked(schedule: Schedule, attempt: u32, jitter: u16, asked: Optio
     let wait = wait_after(schedule, attempt, jitter)?;
     Some(asked.map_or(wait, |asked| wait.max(asked.min(ASKED_MAX))))
 }
+/// The longest wait of a schedule, in seconds, with all its jitter.
+pub const fn longest_wait_s(schedule: Schedule) -> u64 {
+    let (mut longest, mut next) = (0, 0);
+    while next < schedule.len() {
+        if schedule[next] > longest {
+            longest = schedule[next];
+        }
+        next += 1;
+    }
+    longest + longest / 4
+}
+
 
 #[cfg(test)]
 mod tests {
