@@ -88,6 +88,7 @@ async fn each_route_wants_its_scope_and_no_other_opens_it() {
         (Method::GET, "/dead-letters".to_owned(), &none, "dead_letters:read"),
         (Method::GET, "/dead-letters/notifications".to_owned(), &none, "dead_letters:read"),
         (Method::GET, "/dead-letters/outbox".to_owned(), &none, "dead_letters:read"),
+        (Method::GET, "/dead-letters/queues/audit.queue".to_owned(), &none, "dead_letters:read"),
         (Method::POST, "/dead-letters/notifications/replay".to_owned(), &all, "dead_letters:write"),
         (Method::POST, "/dead-letters/notifications/discard".to_owned(), &all, "dead_letters:write"),
         (Method::POST, "/dead-letters/outbox/replay".to_owned(), &all, "dead_letters:write"),
@@ -740,8 +741,10 @@ async fn poison_ends_in_the_dead_letter_queue_and_is_replayed_by_the_route_and_b
     app.sql("alter table donations.audit_logs drop constraint nothing").await;
     let order =
         async |what: &str, body: Value| send(&app, Method::POST, &format!("/dead-letters/queues/{what}"), body).await;
-    let (status, done) = order("replay", json!({"queue": "audit.queue"})).await;
-    assert_eq!((status.as_u16(), done), (200, json!({"queue": "audit.queue", "count": 1})));
+    let (status, done) = order("replay", json!({"queue": "audit.queue", "ids": [NOBODY]})).await;
+    assert_eq!((status.as_u16(), done), (200, json!({"queue": "audit.queue", "count": 0, "skipped": [NOBODY]})));
+    let (status, done) = order("replay", json!({"queue": "audit.queue", "ids": [id]})).await;
+    assert_eq!((status.as_u16(), done), (200, json!({"queue": "audit.queue", "count": 1, "skipped": []})));
     audited(1).await;
     lying(0).await;
     // Another one, as if it had come the same way.
@@ -764,8 +767,9 @@ async fn poison_ends_in_the_dead_letter_queue_and_is_replayed_by_the_route_and_b
     let (_, done) = order("replay", json!({"queue": "audit.queue"})).await;
     assert_eq!(done["count"], 2);
     lying(2).await;
-    let told = app.command(&["dead-letters", "list", "--source", "audit.queue"]).await;
-    assert_eq!(told.out, "audit.queue                2\n", "{told:?}");
+    let told = app.command(&["dead-letters", "list", "--source", "audit.queue", "--json"]).await;
+    let listed: Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["message_id"]), (2, &Value::Null), "{listed}");
     let (_, done) = order("discard", json!({"queue": "audit.queue", "limit": 1})).await;
     assert_eq!(done["count"], 1);
     for queue in ["audit.queue", "notifications.queue"] {
@@ -776,3 +780,18 @@ async fn poison_ends_in_the_dead_letter_queue_and_is_replayed_by_the_route_and_b
     assert!(!app.log().contains(ADMIN_KEY));
     app.finish().await;
 }
+    let (status, shown) = app.get("/api/v1/dead-letters/queues/audit.queue").await;
+    let letter = &shown["items"][0];
+    assert_eq!(
+        (status.as_u16(), &letter["event_type"], &letter["deaths"]),
+        (200, &json!("donation.created"), &json!(1))
+    );
+    assert_eq!(letter["reason"], "delivery_limit", "{shown}");
+    assert!(letter["died_at"].is_string() && !shown.to_string().contains("example.org"), "{shown}");
+    let id = text(&letter["message_id"]).to_owned();
+    let told = app.command(&["dead-letters", "list", "--source", "audit.queue"]).await;
+    assert!(told.out.starts_with(&id) && told.out.contains("donation.created"), "{told:?}");
+    lying(1).await;
+    let kept = "select count(*) from donations.audit_logs where event_type = 'queue.discarded'
+                   and body->>'event' = 'no fact at all' and body->>'queue' = 'audit.queue'";
+    assert_eq!(app.count(kept).await, 1, "it was nowhere else");

@@ -188,6 +188,7 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
     .service(resource(
         "/unsubscribe/{token}",
         [(GET, web::to(unsubscribe::ask)), (POST, web::to(unsubscribe::unsubscribe))],
+            .service(resource("/dead-letters/queues/{queue}", [(GET, web::to(dead_letters::letters))]))
     ))
     .service(resource("/webhooks/stripe", [(POST, web::to(webhooks::stripe))]))
     .service(resource(TWILIO_REPORTS, [(POST, web::to(feedback::twilio))]))
