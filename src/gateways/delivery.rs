@@ -126,6 +126,14 @@ impl DeliveryError {
         }
     }
 
+    /// Why nothing else should go to that address, if that is what it says.
+    pub fn refusal(&self) -> Option<AddressRefusal> {
+        match self {
+            Self::Refused { refusal, .. } => Some(*refusal),
+            Self::Transient { .. } | Self::Unknown { .. } | Self::Permanent { .. } | Self::Gone => None,
+        }
+    }
+
     /// The provider's code or status, or one of ours.
     pub fn code(&self) -> &str {
         match self {

@@ -102,3 +102,39 @@ async fn who_asks_to_finish_hears_of_it_only_after_what_a_claim_under_way_brings
     assert_eq!(stage.count("notifications.delivery_logs where outcome = 'STARTED'").await, 0);
     assert_eq!(stage.count("notifications.delivery_logs where outcome = 'ACCEPTED'").await, 2);
 }
+
+#[actix::test]
+async fn an_attempt_whose_words_cannot_be_stored_is_settled_without_them() {
+    let stage = Stage::new(files).await;
+    let nothing =
+        "alter table notifications.notifications add constraint nothing check (provider_id is null) not valid";
+    stage.sql(nothing).await;
+    stage.due("PAYMENT_CONFIRMED", "EMAIL", "a@example.org", "1 second").await;
+    stage.due("PAYMENT_CONFIRMED", "EMAIL", "b@example.org", "1 second").await;
+    stage.becomes("SENT", 2).await;
+    assert_eq!(stage.count("notifications.delivery_logs where outcome = 'ACCEPTED'").await, 2);
+    stage.courier.send(Finish).await.unwrap();
+}
+
+#[actix::test]
+async fn an_address_that_is_refused_when_it_is_sent_to_gets_nothing_more() {
+    let stop = json!({"code": 21610, "message": "unsubscribed"}).to_string();
+    let landline = json!({"code": 21614, "message": "not a mobile number"}).to_string();
+    let double = Double::start([Play::answer(400, stop), Play::answer(400, landline)]).await;
+    let stage = Stage::new(|_| twilio(&double)).await;
+    for (number, phone) in ["+4915112345678", "+4915112345679"].into_iter().enumerate() {
+        let sent = i64::try_from(number).unwrap() + 1;
+        stage.due("PAYMENT_CONFIRMED", "SMS", phone, "1 second").await;
+        stage.becomes("DEAD", sent).await;
+        stage.due("REFUNDED", "SMS", phone, "1 second").await;
+        stage.becomes("SUPPRESSED", sent).await;
+    }
+    assert_eq!(double.seen().len(), 2);
+    for (phone, reason) in [("+4915112345678", "UNSUBSCRIBE"), ("+4915112345679", "BOUNCE")] {
+        let row = format!(
+            "notifications.suppressions where address = '{phone}' and reason = '{reason}' and source = '{AT_SENDING}'"
+        );
+        assert_eq!(stage.count(&row).await, 1, "{phone}");
+    }
+    stage.courier.send(Finish).await.unwrap();
+}

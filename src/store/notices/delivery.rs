@@ -115,6 +115,14 @@ pub struct Settled {
     pub next_attempt_at: Option<OffsetDateTime>,
 }
 
+impl Settled {
+    /// What is left where the database refuses the rest: that it ended, and how.
+    pub fn bare(&self) -> Self {
+        let detail = Some("what was said of this attempt cannot be stored".to_owned());
+        Self { code: None, detail, provider_id: None, ..self.clone() }
+    }
+}
+
 impl Store {
     /// Due mails or text messages, at most `limit`, claimed for the process `number`; and how many more were found whose
     /// address is suppressed, and ended.
