@@ -170,7 +170,7 @@ impl Store {
         Ok(query_opt(&client, UPDATE, &params).await?.as_ref().map(endpoint_row))
     }
 
-    /// Forgets an endpoint; `false` when there is none. Webhooks that wait for it become dead.
+    /// Forgets an endpoint; `false` when there is none. Webhooks that wait for it, or are dead, are discarded soon.
     pub async fn delete_endpoint(&self, id: Uuid) -> Result<bool, StoreError> {
         let client = self.pools.reader().await?;
         Ok(execute(&client, DELETE, &[&id]).await? > 0)

@@ -218,7 +218,7 @@ impl Store {
         Ok(row.map_or(0, |row| row.get(0)))
     }
 
-    /// Ends webhooks whose endpoint is disabled or gone; returns how many.
+    /// Ends webhooks whose endpoint is disabled (dead) or deleted (discarded, dead ones too); returns how many.
     pub async fn bury_undeliverable(&self) -> Result<u64, StoreError> {
         let client = self.pools.reader().await?;
         execute(&client, BURY, &[]).await
