@@ -2,10 +2,12 @@
 //!
 //! Deliberately absent: any effect, and randomness; jitter comes in.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 
-use crate::domain::notice::{CallbackKind, Channel};
-use crate::domain::retry::{MAIL, SMS, Schedule, WEBHOOK, WEBHOOK_TEST, wait_as_asked};
+use crate::domain::notice::{CallbackKind, Channel, NoticeKind};
+use crate::domain::retry::{LINK, LINK_OPENS_S, MAIL, SMS, Schedule, WEBHOOK, WEBHOOK_TEST, wait_as_asked};
 use crate::gateways::delivery::{Accepted, DeliveryError};
 use crate::store::notices::{Claim, Content, Settled};
 
@@ -16,9 +18,16 @@ pub fn schedule(channel: Channel, content: &Content) -> Schedule {
             CallbackKind::Event => WEBHOOK,
             CallbackKind::Test => WEBHOOK_TEST,
         },
+        (_, Content::Letter(letter)) if letter.kind == NoticeKind::DonorHistory => LINK,
         (Channel::Sms, Content::Letter(_)) => SMS,
         (Channel::Email | Channel::Webhook, Content::Letter(_)) => MAIL,
     }
+}
+
+/// When a message is worth nothing any more: a link that opens nothing is not mailed.
+pub fn expires_at(claim: &Claim) -> Option<OffsetDateTime> {
+    let Ok(Content::Letter(letter)) = &claim.content else { return None };
+    (letter.kind == NoticeKind::DonorHistory).then(|| claim.created_at + Duration::from_secs(LINK_OPENS_S))
 }
 
 /// How an attempt is timed.
@@ -60,6 +69,7 @@ pub fn judge(
         Err(error @ (DeliveryError::Transient { .. } | DeliveryError::Unknown { .. })) => {
             let tried = u32::try_from(claim.tries - 1).unwrap_or(u32::MAX);
             let wait = wait_as_asked(schedule, tried, jitter, error.asked_to_wait());
+            let wait = wait.filter(|wait| expires_at(claim).is_none_or(|end| at + *wait < end));
             Settled {
                 outcome: if matches!(error, DeliveryError::Unknown { .. }) { "UNKNOWN" } else { "TRANSIENT" },
                 code: Some(storable(error.code())),
@@ -69,13 +79,15 @@ pub fn judge(
                 ..base
             }
         }
-        Err(error @ (DeliveryError::Permanent { .. } | DeliveryError::Refused { .. } | DeliveryError::Gone)) => Settled {
-            outcome: "PERMANENT",
-            code: Some(storable(error.code())),
-            detail: Some(storable(&error.to_string())),
-            status: "DEAD",
-            ..base
-        },
+        Err(error @ (DeliveryError::Permanent { .. } | DeliveryError::Refused { .. } | DeliveryError::Gone)) => {
+            Settled {
+                outcome: "PERMANENT",
+                code: Some(storable(error.code())),
+                detail: Some(storable(&error.to_string())),
+                status: "DEAD",
+                ..base
+            }
+        }
     }
 }
 
@@ -86,8 +98,6 @@ fn storable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock::Clock;
     use crate::domain::ids::NoticeId;

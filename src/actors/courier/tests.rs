@@ -138,3 +138,14 @@ async fn an_address_that_is_refused_when_it_is_sent_to_gets_nothing_more() {
     }
     stage.courier.send(Finish).await.unwrap();
 }
+
+#[actix::test]
+async fn a_link_that_opens_nothing_any_more_is_not_mailed() {
+    let stage = Stage::new(files).await;
+    stage.due("DONOR_HISTORY", "EMAIL", "a@example.org", "59 minutes").await;
+    stage.becomes("SENT", 1).await;
+    stage.due("DONOR_HISTORY", "EMAIL", "a@example.org", "60 minutes").await;
+    stage.becomes("DEAD", 1).await;
+    assert_eq!(stage.count("notifications.delivery_logs where code = 'expired'").await, 1);
+    stage.courier.send(Finish).await.unwrap();
+}
