@@ -5,7 +5,7 @@
 
 use actix::prelude::*;
 
-use super::facts::{Take, TakeError, Wake};
+use super::facts::{Take, TakeError, Wake, guarded};
 use crate::clock::Clock;
 use crate::domain::fact::Fact;
 use crate::domain::ids::NoticeId;
@@ -59,7 +59,7 @@ impl Handler<Take> for Notification {
     fn handle(&mut self, Take(facts): Take, _ctx: &mut Self::Context) -> Self::Result {
         let (store, clock, couriers) = (self.store.clone(), self.clock.clone(), self.couriers.clone());
         let (operators, sms) = (self.operators.clone(), self.sms);
-        Box::pin(async move {
+        Box::pin(guarded(async move {
             let subscriptions: Vec<Subscription> = store.list_subscriptions().await?;
             let roads = Roads { operators: &operators, sms, subscriptions: &subscriptions };
             let notices: Vec<NewNotice> = facts.iter().flat_map(|fact| notices(fact, roads, &clock)).collect();
@@ -69,7 +69,7 @@ impl Handler<Take> for Notification {
                 }
             }
             Ok(())
-        })
+        }))
     }
 }
 
