@@ -500,7 +500,7 @@ fn channels(config: &Config, links: &Links) -> Result<(Vec<Post>, Channels), Sta
     }
     let settings = CallbackSettings { allow_http: insecure, allow_private: insecure, ..CallbackSettings::default() };
     let callbacks = Callbacks::new(settings)?;
-    let mailer = Mailer::from_url(config.smtp_url.as_deref(), config.data_dir.join("mail"))?;
+    let mailer = Mailer::from_url(config.smtp_url.as_deref(), &config.smtp_roots, config.data_dir.join("mail"))?;
     let mail = Way::Email { mailer, from: config.mail_from.clone(), links: links.clone() };
     let mut posts = vec![
         Post { way: mail, rate: config.rates.mail, breaker: Breaker::default() },

@@ -83,6 +83,7 @@ pub const SETTINGS: &[Setting] = &[
         ".eml files in the data directory",
         "smtps://user:password@host, or smtp://host (STARTTLS, except on loopback)",
     ),
+    setting("SMTP_CA_FILE", "the usual authorities", "a PEM file of authorities that are trusted beside them"),
     setting("MAIL_FROM", "CareForAll <no-reply@careforall.invalid>", "the sender of mails"),
     setting("SENDGRID_WEBHOOK_PUBLIC_KEY", "none", "verifies SendGrid's event webhooks; without it they are not taken"),
     setting("TWILIO_ACCOUNT_SID", "no text messages", "AC…; all of Twilio's settings, or none"),
@@ -148,6 +149,8 @@ pub struct Config {
     pub stripe: StripeConfig,
     /// `None`: files.
     pub smtp_url: Option<String>,
+    /// Authorities in PEM that the relay's certificate may come from, beside the usual ones.
+    pub smtp_roots: Vec<String>,
     /// The sender of mails.
     pub mail_from: String,
     /// Verifies SendGrid's event webhooks; `None`: they are not taken.
@@ -251,7 +254,7 @@ impl Config {
         Self::read(env, text.as_deref())
     }
 
-    /// Reads the given environment and the text of a TOML file. Call it inside the runtime: checking `SMTP_URL` needs one.
+    /// Reads the given environment and the text of a TOML file.
     pub fn read(env: BTreeMap<String, String>, file: Option<&str>) -> Result<Self, Vec<String>> {
         let mut reader = Reader { env, file: BTreeMap::new(), problems: Vec::new() };
         if let Some(text) = file {
@@ -287,8 +290,12 @@ impl Config {
             redis_url: reader.checked("REDIS_URL", "redis://host:port", is_redis_url),
             stripe,
             smtp_url: reader.checked("SMTP_URL", "smtps://user:password@host or smtp://host", |url| {
-                Mailer::from_url(Some(url), PathBuf::new()).is_ok()
+                Mailer::from_url(Some(url), &[], PathBuf::new()).is_ok()
             }),
+            smtp_roots: reader
+                .parsed("SMTP_CA_FILE", "a file of certificates in PEM", certificates)
+                .into_iter()
+                .collect(),
             mail_from,
             sendgrid_public_key: reader.checked(
                 "SENDGRID_WEBHOOK_PUBLIC_KEY",
@@ -512,6 +519,10 @@ fn parse_rate_limit(text: &str) -> Option<Option<RateLimit>> {
     };
     let count = count.trim().parse().ok().filter(|count| *count > 0)?;
     Some(Some(RateLimit { count, per: Duration::from_secs(seconds) }))
+}
+
+fn certificates(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok().filter(|pem| pem.contains("-----BEGIN CERTIFICATE-----"))
 }
 
 fn is_web_address(text: &str) -> bool {

@@ -85,7 +85,10 @@ async fn each_route_wants_its_scope_and_no_other_opens_it() {
         (Method::DELETE, endpoint.clone(), &none, "webhooks:write"),
         (Method::POST, format!("{endpoint}/rotate"), &none, "webhooks:write"),
         (Method::POST, format!("{endpoint}/test"), &none, "webhooks:write"),
+        (Method::GET, "/suppressions".to_owned(), &none, "notifications:read"),
+        (Method::DELETE, "/suppressions?channel=EMAIL&address=a".to_owned(), &none, "notifications:write"),
         (Method::GET, "/dead-letters".to_owned(), &none, "dead_letters:read"),
+        (Method::GET, "/dead-letters/queues/audit.queue".to_owned(), &none, "dead_letters:read"),
         (Method::GET, "/dead-letters/notifications".to_owned(), &none, "dead_letters:read"),
         (Method::GET, "/dead-letters/outbox".to_owned(), &none, "dead_letters:read"),
         (Method::POST, "/dead-letters/notifications/replay".to_owned(), &all, "dead_letters:write"),
@@ -274,6 +277,56 @@ async fn a_message_is_sent_once_more_for_one_key_and_marked_and_not_where_it_cou
     let (status, again) = app.post(&path, json!({})).await;
     assert_eq!(status, StatusCode::CREATED, "{again}");
     wait_until("three mails", DEADLINE, async || app.mails().len() == 3).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn suppressed_addresses_are_listed_and_lifted_and_the_operators_own_is_never_one() {
+    let app = Setup::new().await.start().await;
+    app.sql(
+        "insert into notifications.suppressions values
+             ('EMAIL', 'a:b@example.org', 'BOUNCE', 'sendgrid', now()), ('EMAIL', 'jo@example.org', 'BOUNCE', 'sending', now()),
+             ('EMAIL', 'jo@example.org', 'COMPLAINT', 'sendgrid', now()), ('SMS', '+4915112345678', 'UNSUBSCRIBE', 'twilio', now())",
+    )
+    .await;
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let (status, page) = app.get(&format!("/api/v1/suppressions?limit=1{cursor}")).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        let it = &page["items"][0];
+        seen.push(format!("{} {} {}", text(&it["channel"]), text(&it["address"]), text(&it["reason"])));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={}", next.replace('+', "%2B"));
+    }
+    let jo = ["EMAIL jo@example.org BOUNCE", "EMAIL jo@example.org COMPLAINT"];
+    assert_eq!(seen, ["EMAIL a:b@example.org BOUNCE", jo[0], jo[1], "SMS +4915112345678 UNSUBSCRIBE"]);
+    for (query, expected) in [
+        ("channel=EMAIL&address=JO@example.org&reason=BOUNCE", 204),
+        ("channel=EMAIL&address=JO@example.org&reason=BOUNCE", 404),
+        ("channel=EMAIL&address=jo@example.org", 204),
+        ("channel=SMS&address=%2B4915112345678", 204),
+        ("channel=PIGEON&address=jo@example.org", 422),
+        ("channel=EMAIL&address=jo@example.org&reason=WHIM", 422),
+    ] {
+        let (status, _) = send(&app, Method::DELETE, &format!("/suppressions?{query}"), json!({})).await;
+        assert_eq!(status.as_u16(), expected, "{query}");
+    }
+    let (_, page) = app.get("/api/v1/suppressions").await;
+    assert_eq!(page["items"].as_array().unwrap().len(), 1, "{page}");
+
+    // A mail to the operators bounces, and one to a donor with the operators' address did before.
+    let notice = thanked(&app).await;
+    app.sql("update notifications.notifications set kind = 'DISPUTE_OPENED'").await;
+    let store = careforall::store::Store::new(app.setup.database.url().parse().unwrap()).unwrap();
+    let (id, now) = (text(&notice["id"]).parse::<uuid::Uuid>().unwrap(), careforall::clock::Clock::System.now());
+    let bounce = careforall::store::suppressions::SuppressionReason::Bounce;
+    let channel = careforall::domain::notice::Channel::Email;
+    assert!(store.suppress_recipient(channel, id.into(), bounce, "test", now).await.unwrap(), "it is known");
+    assert_eq!(app.count("select count(*) from notifications.suppressions").await, 1, "and not suppressed");
+    store.suppress(channel, "jo@example.org", bounce, "test", now).await.unwrap();
+    app.sql("update notifications.notifications set status = 'PENDING', next_attempt_at = now()").await;
+    let sent = "select count(*) from notifications.notifications where status = 'SENT' and attempts = 2";
+    wait_until("it goes out all the same", DEADLINE, async || app.count(sent).await == 1).await;
     app.finish().await;
 }
 
@@ -529,6 +582,15 @@ async fn sendgrid_moves_its_mails_forward_only_and_bounces_and_complaints_silenc
     assert_eq!(app.count(silenced).await, 2);
     let (_, shown) = app.get(&format!("/api/v1/notifications/{}", text(&notice["id"]))).await;
     assert_eq!(shown["last_error"], "550 <address> unknown", "no address in reasons");
+    // As many as fit: the bytes are bounded, the events are not. SendGrid's own names are looked for too.
+    app.sql("update notifications.notifications set status = 'SENT', provider_id = 'LRzXl_NH'").await;
+    let theirs = json!({"event": "delivered", "email": "jo@example.org", "timestamp": now(), "smtp-id": "<LR@sendgrid.net>",
+                        "sg_message_id": "LRzXl_NH.filter1.0"});
+    let mut many = vec![json!({"event": "open", "email": "a@b.example", "timestamp": 1, "smtp-id": "<x@y>"}); 1700];
+    many.push(theirs);
+    let body = batch(&many);
+    assert_eq!(report(body.clone(), &body).await, 204);
+    assert_eq!(status().await, "DELIVERED");
     let long = format!("[{}]", " ".repeat(1024 * 1024));
     assert_eq!(report(long.clone(), &long).await, 413);
     assert_eq!(report("{}".to_owned(), "{}").await, 400);
@@ -728,11 +790,25 @@ async fn poison_ends_in_the_dead_letter_queue_and_is_replayed_by_the_route_and_b
     let retried = app.metric("careforall_consumer_events_total{consumer=\"audit\",outcome=\"retried\"}").await;
     assert!(retried >= f64::from(DELIVERY_LIMIT), "{retried}");
     assert_eq!(queues().await, counts(1));
+    let (status, shown) = app.get("/api/v1/dead-letters/queues/audit.queue").await;
+    let letter = &shown["items"][0];
+    assert_eq!(
+        (status.as_u16(), &letter["event_type"], &letter["deaths"]),
+        (200, &json!("donation.created"), &json!(1))
+    );
+    assert_eq!(letter["reason"], "delivery_limit", "{shown}");
+    assert!(letter["died_at"].is_string() && !shown.to_string().contains("example.org"), "{shown}");
+    let id = text(&letter["message_id"]).to_owned();
+    let told = app.command(&["dead-letters", "list", "--source", "audit.queue"]).await;
+    assert!(told.out.starts_with(&id) && told.out.contains("donation.created"), "{told:?}");
+    lying(1).await;
     app.sql("alter table donations.audit_logs drop constraint nothing").await;
     let order =
         async |what: &str, body: Value| send(&app, Method::POST, &format!("/dead-letters/queues/{what}"), body).await;
-    let (status, done) = order("replay", json!({"queue": "audit.queue"})).await;
-    assert_eq!((status.as_u16(), done), (200, json!({"queue": "audit.queue", "count": 1})));
+    let (status, done) = order("replay", json!({"queue": "audit.queue", "ids": [NOBODY]})).await;
+    assert_eq!((status.as_u16(), done), (200, json!({"queue": "audit.queue", "count": 0, "skipped": [NOBODY]})));
+    let (status, done) = order("replay", json!({"queue": "audit.queue", "ids": [id]})).await;
+    assert_eq!((status.as_u16(), done), (200, json!({"queue": "audit.queue", "count": 1, "skipped": []})));
     audited(1).await;
     lying(0).await;
     // Another one, as if it had come the same way.
@@ -755,10 +831,14 @@ async fn poison_ends_in_the_dead_letter_queue_and_is_replayed_by_the_route_and_b
     let (_, done) = order("replay", json!({"queue": "audit.queue"})).await;
     assert_eq!(done["count"], 2);
     lying(2).await;
-    let told = app.command(&["dead-letters", "list", "--source", "audit.queue"]).await;
-    assert_eq!(told.out, "audit.queue                2\n", "{told:?}");
+    let told = app.command(&["dead-letters", "list", "--source", "audit.queue", "--json"]).await;
+    let listed: Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["message_id"]), (2, &Value::Null), "{listed}");
     let (_, done) = order("discard", json!({"queue": "audit.queue", "limit": 1})).await;
     assert_eq!(done["count"], 1);
+    let kept = "select count(*) from donations.audit_logs where event_type = 'queue.discarded'
+                   and body->>'event' = 'no fact at all' and body->>'queue' = 'audit.queue'";
+    assert_eq!(app.count(kept).await, 1, "it was nowhere else");
     for queue in ["audit.queue", "notifications.queue"] {
         let told = app.command(&["dead-letters", "discard", "--source", queue, "--all", "--yes"]).await;
         assert_eq!(told.code, Some(0), "{told:?}");

@@ -1,7 +1,9 @@
 //! The statements: all of them fit the schema, all of them are used, none of them reads a whole table of money.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use careforall::store::{Store, pool};
 use tokio_postgres::Client;
 
 use crate::support::services::wait_until;
@@ -136,14 +138,15 @@ async fn no_hot_statement_reads_a_whole_table() {
         ("payments/load_timeline.sql", format!("{payment}, 0, 100")),
         ("payments/move_payments.sql", empty.to_owned()),
         ("outbox/claim_events.sql", "'{0,1,2,3}', now(), 500".to_owned()),
-        ("notices/claim_messages.sql", "'EMAIL', 1, now(), 16, '{}'".to_owned()),
+        ("notices/claim_messages.sql", "'EMAIL', 1, now(), 16, '{}', '{}'".to_owned()),
         ("notices/claim_callbacks.sql", "'{}', '{}', 1, now()".to_owned()),
         ("notices/find_free_numbers.sql", "'EMAIL', 1".to_owned()),
         ("notices/release_claims.sql", "'EMAIL', '{1}', now(), 32".to_owned()),
         ("notices/settle_attempts.sql", "'{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'".to_owned()),
         ("notices/list_attempts.sql", format!("{payment}, 100")),
-        ("notices/record_feedback.sql", format!("'EMAIL', {payment}, 'x', 'SENT', '', now(), ''")),
-        ("notices/resend_notice.sql", format!("{payment}, {payment}, now(), '{{}}', ''")),
+        ("notices/record_feedback.sql", format!("'EMAIL', {payment}, '{{x}}', 'SENT', '', now(), ''")),
+        ("notices/resend_notice.sql", format!("{payment}, {payment}, now(), '{{}}', '', '{{}}'")),
+        ("notices/measure.sql", "now()".to_owned()),
         ("notices/replay_dead.sql", "null, now(), 1000".to_owned()),
         ("notices/discard_dead.sql", "null, 1000".to_owned()),
         ("outbox/list_dead.sql", "0, 100".to_owned()),
@@ -169,6 +172,23 @@ async fn no_hot_statement_reads_a_whole_table() {
             assert!(!plan.contains(&format!("Seq Scan on {table} ")), "{name} reads all of {table}:\n{plan}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_statement_that_was_given_up_holds_up_nobody_after_it() {
+    let setup = Setup::new().await;
+    let store = Store::new(setup.database.url().parse().unwrap()).unwrap();
+    let backend = async || {
+        let client = store.pools.reader().await.unwrap();
+        pool::query(&client, "select pg_backend_pid()", &[]).await.unwrap()[0].get::<_, i32>(0)
+    };
+    let first = backend().await;
+    assert_eq!(backend().await, first, "a connection is used again");
+    let client = store.pools.reader().await.unwrap();
+    let asleep = pool::query(&client, "select pg_sleep(15)::text", &[]);
+    assert!(tokio::time::timeout(Duration::from_millis(50), asleep).await.is_err());
+    drop(client);
+    assert_ne!(backend().await, first, "it would have answered after the statement that nobody waits for");
 }
 
 #[tokio::test]

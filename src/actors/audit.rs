@@ -2,7 +2,7 @@
 
 use actix::prelude::*;
 
-use super::facts::{Take, TakeError};
+use super::facts::{Take, TakeError, guarded};
 use crate::clock::Clock;
 use crate::store::Store;
 
@@ -30,6 +30,6 @@ impl Handler<Take> for Audit {
 
     fn handle(&mut self, Take(facts): Take, _ctx: &mut Self::Context) -> Self::Result {
         let (store, now) = (self.store.clone(), self.clock.now());
-        Box::pin(async move { Ok(store.record_facts(&facts, now).await.map(drop)?) })
+        Box::pin(guarded(async move { Ok(store.record_facts(&facts, now).await.map(drop)?) }))
     }
 }

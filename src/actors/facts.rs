@@ -3,7 +3,10 @@
 //! Deliberately absent: where a batch comes from. In one process the outbox hands it over, otherwise the broker's queue
 //! does; consumers cannot tell and need not.
 
+use std::panic::AssertUnwindSafe;
+
 use actix::prelude::*;
+use futures::FutureExt;
 
 use crate::domain::fact::Fact;
 use crate::gateways::topology::ConsumerQueue;
@@ -28,6 +31,12 @@ pub enum TakeError {
     /// This batch cannot be taken as it is.
     #[error("{0}")]
     Refused(String),
+}
+
+/// What a consumer makes of facts. A panic is a refusal: an actor that dies of a fact would be handed it again and again,
+/// while what is refused ends as a dead letter.
+pub async fn guarded(work: impl Future<Output = Result<(), TakeError>>) -> Result<(), TakeError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(TakeError::Refused("it panicked".to_owned())))
 }
 
 /// Hands facts to the consumer behind `queue`. What it makes of a fact belongs to the fact's trace.
@@ -65,5 +74,36 @@ impl TakeError {
 impl From<crate::store::StoreError> for TakeError {
     fn from(error: crate::store::StoreError) -> Self {
         if error.is_passing() { Self::Passing(error.to_string()) } else { Self::Refused(error.to_string()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Clumsy;
+
+    impl Actor for Clumsy {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Take> for Clumsy {
+        type Result = ResponseFuture<Result<(), TakeError>>;
+
+        fn handle(&mut self, Take(facts): Take, _ctx: &mut Self::Context) -> Self::Result {
+            Box::pin(guarded(async move {
+                assert!(!facts.is_empty(), "nothing is what it cannot take");
+                Ok(())
+            }))
+        }
+    }
+
+    #[actix::test]
+    async fn a_consumer_that_panics_refuses_and_goes_on() {
+        let consumer = Clumsy.start();
+        for _ in 0..2 {
+            let taken = hand_to(&consumer.clone().recipient(), ConsumerQueue::Audit, Vec::new()).await;
+            assert!(matches!(taken, Err(TakeError::Refused(_))), "{taken:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use actix::prelude::*;
 
-use super::facts::{Take, TakeError, Wake};
+use super::facts::{Take, TakeError, Wake, guarded};
 use crate::clock::Clock;
 use crate::domain::fact::Fact;
 use crate::domain::ids::NoticeId;
@@ -59,7 +59,7 @@ impl Handler<Take> for Notification {
     fn handle(&mut self, Take(facts): Take, _ctx: &mut Self::Context) -> Self::Result {
         let (store, clock, couriers) = (self.store.clone(), self.clock.clone(), self.couriers.clone());
         let (operators, sms) = (self.operators.clone(), self.sms);
-        Box::pin(async move {
+        Box::pin(guarded(async move {
             let subscriptions: Vec<Subscription> = store.list_subscriptions().await?;
             let roads = Roads { operators: &operators, sms, subscriptions: &subscriptions };
             let notices: Vec<NewNotice> = facts.iter().flat_map(|fact| notices(fact, roads, &clock)).collect();
@@ -69,7 +69,7 @@ impl Handler<Take> for Notification {
                 }
             }
             Ok(())
-        })
+        }))
     }
 }
 
@@ -82,6 +82,7 @@ mod tests {
     use crate::domain::fact::FactKind;
     use crate::domain::ids::NoticeId;
     use crate::store::endpoints::NewEndpoint;
+    use crate::store::notices::UNASKED_AN_HOUR;
 
     async fn partner(store: &Store, clock: &Clock) {
         let now = clock.now();
@@ -94,6 +95,40 @@ mod tests {
             created_at: now,
         };
         assert!(store.create_endpoint(&endpoint).await.unwrap());
+    }
+
+    #[actix::test]
+    async fn an_address_that_nobody_verified_gets_so_many_messages_in_an_hour_and_every_receipt() {
+        let world = World::new().await;
+        let (store, clock) = (world.tools.store.clone(), world.tools.clock.clone());
+        let consumer = Notification::new(store, clock.clone(), "ops@example.org".to_owned(), true, Vec::new()).start();
+        let mut payments = Vec::new();
+        for _ in 0..UNASKED_AN_HOUR + 5 {
+            payments.push(world.payment().await);
+        }
+        let take = async |kind: FactKind| {
+            // In two batches: what was recorded counts, and what comes with it.
+            let facts: Vec<Fact> = payments.iter().map(|it| Fact::of(it, it, kind, clock.now(), None)).collect();
+            for part in facts.chunks(15) {
+                consumer.send(Take(part.to_vec())).await.unwrap().unwrap();
+            }
+        };
+        let count = async |kind: &str, status: &str| {
+            let what = format!("kind = '{kind}' and status = '{status}'");
+            world.count(&format!("select count(*) from notifications.notifications where {what}")).await
+        };
+        take(FactKind::DonationCreated).await;
+        assert_eq!(count("DONATION_RECEIVED", "PENDING").await, UNASKED_AN_HOUR);
+        assert_eq!(count("DONATION_RECEIVED", "SUPPRESSED").await, 5);
+        take(FactKind::PaymentFailed).await;
+        assert_eq!(count("PAYMENT_FAILED", "PENDING").await, 0, "both kinds count together");
+        take(FactKind::PaymentCompleted).await;
+        take(FactKind::PaymentRefunded).await;
+        assert_eq!(count("PAYMENT_CONFIRMED", "PENDING").await, UNASKED_AN_HOUR + 5);
+        assert_eq!(count("REFUNDED", "PENDING").await, UNASKED_AN_HOUR + 5);
+        let told =
+            "select count(*) from notifications.notifications where status = 'SUPPRESSED' and last_error is null";
+        assert_eq!(world.count(told).await, 0);
     }
 
     #[actix::test]

@@ -10,6 +10,7 @@ use actix::prelude::*;
 #[path = "../../tests/support/services.rs"]
 mod services;
 
+pub use self::services::wait_until;
 use self::services::{TestDatabase, create_database, template, unique_prefix};
 use super::committer::{CommitCreation, CommitError, Committer};
 use super::payment::Tools;

@@ -12,9 +12,11 @@ use super::{counted, say, with_store};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::notice::NoticeStatus;
-use crate::gateways::broker::{BrokerSettings, dead_letters};
+use crate::gateways::broker::BrokerSettings;
+use crate::gateways::broker::dead_letters::{self, DeadLetter, Letters};
 use crate::gateways::topology::ConsumerQueue;
 use crate::store::Store;
+use crate::store::audit::DiscardedLetter;
 use crate::store::dead_letters::{Chosen, DEAD_LETTERS_AT_ONCE};
 use crate::store::notices::NoticeFilter;
 
@@ -29,7 +31,7 @@ const LIMIT_MAX: i64 = 100_000;
 pub enum Action {
     /// Count what lies dead; with --source, list it.
     List {
-        /// List what lies dead there. Of a queue only the number is known.
+        /// List what lies dead there. Of a queue a thousand at most, the oldest first.
         #[arg(long)]
         source: Option<Source>,
         /// So many rows at most.
@@ -44,7 +46,8 @@ pub enum Action {
         #[command(flatten)]
         chosen: Choice,
     },
-    /// Give up for good. A fact of the outbox is lost to whoever waits for it: name each by --id, the audit log keeps it.
+    /// Give up for good. A fact of the outbox is lost to whoever waits for it: name each by --id. The audit log keeps facts
+    /// and what was in a queue.
     Discard {
         #[command(flatten)]
         chosen: Choice,
@@ -60,7 +63,8 @@ pub struct Choice {
     /// Where they lie.
     #[arg(long)]
     source: Source,
-    /// This one: a message's identifier, or an event's place (seq) in the outbox. May be given several times.
+    /// This one: a message's identifier, an event's place (seq) in the outbox, or the message id of a queue's letter. May be
+    /// given several times.
     #[arg(long = "id", value_name = "ID", conflicts_with = "all")]
     ids: Vec<String>,
     /// All of them, the oldest first.
@@ -121,7 +125,7 @@ async fn act(store: &Store, broker: Option<&BrokerSettings>, action: Action) -> 
         Action::List { source: Some(source), limit, json } => match source.place() {
             Place::Notifications => list_notices(store, limit, json).await,
             Place::Outbox => list_events(store, limit, json).await,
-            Place::Queue(queue) => list_queue(broker, queue, json).await,
+            Place::Queue(queue) => list_queue(broker, queue, limit, json).await,
         },
         Action::Replay { chosen } => {
             let done = replay(store, broker, &chosen).await?;
@@ -190,13 +194,25 @@ async fn list_events(store: &Store, limit: u32, as_json: bool) -> Result<(), Str
     Ok(())
 }
 
-async fn list_queue(broker: Option<&BrokerSettings>, queue: ConsumerQueue, as_json: bool) -> Result<(), String> {
-    let counts = dead_letters::counts(known(broker)?).await.map_err(|error| error.to_string())?;
-    let count = counts.into_iter().find(|(it, _)| *it == queue).map_or(0, |(_, count)| count);
+async fn list_queue(
+    broker: Option<&BrokerSettings>,
+    queue: ConsumerQueue,
+    limit: u32,
+    as_json: bool,
+) -> Result<(), String> {
+    let letters = dead_letters::list(known(broker)?, queue, limit).await.map_err(|error| error.to_string())?;
     if as_json {
-        return say_json(&json!({"queue": queue.name(), "count": count}));
+        let row = |it: &DeadLetter| {
+            json!({"message_id": it.message_id, "event_type": it.event_type, "died_at": stamp(it.died_at),
+                   "deaths": it.deaths, "reason": it.reason})
+        };
+        return say_json(&json!(letters.iter().map(row).collect::<Vec<Value>>()));
     }
-    say(&format!("{:<20} {count:>7}\n", queue.name()));
+    for it in letters {
+        let id = it.message_id.map_or_else(|| "without an id".to_owned(), |id| id.to_string());
+        let (at, reason) = (stamp(it.died_at).unwrap_or_default(), it.reason.unwrap_or_default());
+        say(&format!("{id:<36}  {at}  {:<24} {:>3} {reason}\n", it.event_type, it.deaths));
+    }
     Ok(())
 }
 
@@ -212,9 +228,9 @@ async fn replay(store: &Store, broker: Option<&BrokerSettings>, chosen: &Choice)
             in_parts(chosen, chosen.parsed::<i64>()?, dead.events, async |part| store.replay_events(part).await).await
         }
         Place::Queue(queue) => {
-            let limit = chosen.of_queue()?;
-            let done = dead_letters::replay(known(broker)?, queue, limit).await;
-            done.map(|count| usize::try_from(count).unwrap_or(usize::MAX)).map_err(|error| error.to_string())
+            let ids = chosen.parsed::<Uuid>()?;
+            let done = dead_letters::replay(known(broker)?, queue, chosen.of_queue(&ids)).await;
+            done.map(|done| in_all(&done)).map_err(|error| error.to_string())
         }
     }
 }
@@ -234,9 +250,14 @@ async fn discard(store: &Store, broker: Option<&BrokerSettings>, chosen: &Choice
             done.map(|done| done.len()).map_err(|error| error.to_string())
         }
         Place::Queue(queue) => {
-            let limit = chosen.of_queue()?;
-            let done = dead_letters::discard(known(broker)?, queue, limit).await;
-            done.map(|count| usize::try_from(count).unwrap_or(usize::MAX)).map_err(|error| error.to_string())
+            let ids = chosen.parsed::<Uuid>()?;
+            let keep = async |letter: &DeadLetter| {
+                let (message_id, body) = (letter.message_id, letter.body.as_slice());
+                let it = DiscardedLetter { operator: OPERATOR, queue: queue.name(), message_id, body };
+                store.record_discarded(it, Clock::System.now()).await.map_err(|error| error.to_string())
+            };
+            let done = dead_letters::discard(known(broker)?, queue, chosen.of_queue(&ids), keep).await;
+            done.map(|done| in_all(&done)).map_err(|error| error.to_string())
         }
     }
 }
@@ -272,12 +293,13 @@ impl Choice {
         self.ids.iter().map(parse).collect()
     }
 
-    fn of_queue(&self) -> Result<u32, String> {
-        if !self.ids.is_empty() {
-            return Err("a queue gives its letters in its own order: use --all, with --limit".to_owned());
-        }
-        Ok(self.limit.unwrap_or(dead_letters::MAX_AT_ONCE))
+    fn of_queue<'a>(&self, ids: &'a [Uuid]) -> Letters<'a> {
+        if self.all { Letters::Oldest(self.limit.unwrap_or(dead_letters::MAX_AT_ONCE)) } else { Letters::These(ids) }
     }
+}
+
+fn in_all(done: &dead_letters::Done) -> usize {
+    usize::try_from(done.count).unwrap_or(usize::MAX)
 }
 
 fn known(broker: Option<&BrokerSettings>) -> Result<&BrokerSettings, String> {

@@ -85,7 +85,8 @@ fn webhooks(config: &Config) -> Finding {
 
 async fn mail(config: &Config) -> Finding {
     let directory = config.data_dir.join("mail");
-    let mailer = Mailer::from_url(config.smtp_url.as_deref(), directory.clone()).map_err(|error| error.to_string())?;
+    let mailer = Mailer::from_url(config.smtp_url.as_deref(), &config.smtp_roots, directory.clone());
+    let mailer = mailer.map_err(|error| error.to_string())?;
     let kind =
         if config.smtp_url.is_some() { "SMTP_URL".to_owned() } else { format!("files in {}", directory.display()) };
     mailer.check().await.map(|()| kind.clone()).map_err(|error| format!("{kind}: {error}"))

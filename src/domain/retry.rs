@@ -23,6 +23,12 @@ pub const MAIL: Schedule = &[5, 30, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR,
 /// Delivering a text message: news of a payment is worth little after some hours.
 pub const SMS: Schedule = &[5, 30, 5 * MINUTE, 30 * MINUTE, 2 * HOUR];
 
+/// Mailing a link: it opens for [`LINK_OPENS_S`], and a mail with a dead link only annoys.
+pub const LINK: Schedule = &[5, 30, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 25 * MINUTE];
+
+/// How long a link to one's donations opens the list, from the request for it, in seconds.
+pub const LINK_OPENS_S: u64 = HOUR;
+
 /// Telling a partner's program, as Standard Webhooks recommends it.
 pub const WEBHOOK: Schedule =
     &[5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
@@ -44,6 +50,18 @@ pub fn wait_after(schedule: Schedule, attempt: u32, jitter: u16) -> Option<Durat
     Some(Duration::from_millis(millis + millis / 4 * u64::from(jitter.min(999)) / 1000))
 }
 
+/// The longest wait of a schedule, in seconds, with all its jitter.
+pub const fn longest_wait_s(schedule: Schedule) -> u64 {
+    let (mut longest, mut next) = (0, 0);
+    while next < schedule.len() {
+        if schedule[next] > longest {
+            longest = schedule[next];
+        }
+        next += 1;
+    }
+    longest + longest / 4
+}
+
 /// The same, and at least as long as the provider asked for (`Retry-After`), up to [`ASKED_MAX`]. Being asked to wait adds
 /// no attempt to the schedule.
 pub fn wait_as_asked(schedule: Schedule, attempt: u32, jitter: u16, asked: Option<Duration>) -> Option<Duration> {
@@ -62,6 +80,20 @@ mod tests {
         let jittered = wait_after(OPEN_PAYMENT, 2, 999).unwrap();
         assert!(jittered > Duration::from_secs(5) && jittered <= Duration::from_millis(6250));
         assert_eq!(wait_after(CHECK_PAYMENT, 8, 0), None);
+    }
+
+    #[test]
+    fn a_link_is_not_mailed_any_more_once_it_is_dead() {
+        let waits = (0..).map_while(|attempt| wait_after(LINK, attempt, 999));
+        assert!(waits.sum::<Duration>() < Duration::from_secs(LINK_OPENS_S));
+    }
+
+    #[test]
+    fn the_longest_wait_is_that_of_the_schedule_with_all_its_jitter() {
+        let longest = (0..).map_while(|attempt| wait_after(WEBHOOK, attempt, 999)).max().unwrap();
+        assert_eq!(longest_wait_s(WEBHOOK), 30 * HOUR);
+        assert!(longest <= Duration::from_secs(longest_wait_s(WEBHOOK)));
+        assert!(ASKED_MAX < Duration::from_secs(longest_wait_s(WEBHOOK)));
     }
 
     #[test]

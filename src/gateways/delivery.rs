@@ -36,14 +36,33 @@ impl Accepted {
     }
 }
 
+/// Why an address takes nothing, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressRefusal {
+    /// There is no such mailbox, or the phone takes no text messages.
+    Unreachable,
+    /// Its owner wants none: STOP was answered.
+    OptedOut,
+}
+
 /// Why a message did not arrive, and with that what may be done next.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum DeliveryError {
-    /// It may arrive at another time: the provider is away, busy, or said so.
+    /// It may arrive at another time: the provider is away, busy, or said so. It has not arrived.
     #[error("{detail} ({code})")]
     Transient {
         /// The provider's code or status, or one of ours: `connection`, `timeout`, `tls`, `dns`, `address`, `relay`,
-        /// `file`, and `unknown` where the provider may have taken the message without telling us.
+        /// `file`.
+        code: String,
+        /// For the delivery log, at most [`MAXIMUM_DETAIL_CHARS`].
+        detail: String,
+        /// The wait that the provider asked for, where it did; never above a day.
+        retry_after: Option<Duration>,
+    },
+    /// It may have arrived: the provider had all of it and gave no answer that decides. Trying again may double it.
+    #[error("it may have arrived: {detail} ({code})")]
+    Unknown {
+        /// As of a transient error.
         code: String,
         /// For the delivery log, at most [`MAXIMUM_DETAIL_CHARS`].
         detail: String,
@@ -58,6 +77,16 @@ pub enum DeliveryError {
         /// For the delivery log, at most [`MAXIMUM_DETAIL_CHARS`].
         detail: String,
     },
+    /// Neither will anything else at that address.
+    #[error("{detail} ({code})")]
+    Refused {
+        /// Why.
+        refusal: AddressRefusal,
+        /// The provider's code or status.
+        code: String,
+        /// For the delivery log, at most [`MAXIMUM_DETAIL_CHARS`].
+        detail: String,
+    },
     /// The recipient wants nothing any more (HTTP 410): disable the endpoint.
     #[error("the endpoint is gone for good (410)")]
     Gone,
@@ -68,22 +97,50 @@ impl DeliveryError {
         Self::Transient { code: short_code(code), detail: short_detail(detail), retry_after: None }
     }
 
+    pub(super) fn unknown(code: impl ToString, detail: impl ToString) -> Self {
+        Self::Unknown { code: short_code(code), detail: short_detail(detail), retry_after: None }
+    }
+
+    pub(super) fn refused(refusal: AddressRefusal, code: impl ToString, detail: impl ToString) -> Self {
+        Self::Refused { refusal, code: short_code(code), detail: short_detail(detail) }
+    }
+
     pub(super) fn permanent(code: impl ToString, detail: impl ToString) -> Self {
         Self::Permanent { code: short_code(code), detail: short_detail(detail) }
     }
 
-    /// The same, with the wait that the provider asked for; only a transient error has one.
+    /// The same, with the wait that the provider asked for; only what is tried again has one.
     pub(super) fn after(self, wait: Option<Duration>) -> Self {
         match self {
             Self::Transient { code, detail, .. } => Self::Transient { code, detail, retry_after: wait },
-            other @ (Self::Permanent { .. } | Self::Gone) => other,
+            Self::Unknown { code, detail, .. } => Self::Unknown { code, detail, retry_after: wait },
+            other @ (Self::Permanent { .. } | Self::Refused { .. } | Self::Gone) => other,
+        }
+    }
+
+    /// The wait that the provider asked for.
+    pub fn asked_to_wait(&self) -> Option<Duration> {
+        match self {
+            Self::Transient { retry_after, .. } | Self::Unknown { retry_after, .. } => *retry_after,
+            Self::Permanent { .. } | Self::Refused { .. } | Self::Gone => None,
+        }
+    }
+
+    /// Why nothing else should go to that address, if that is what it says.
+    pub fn refusal(&self) -> Option<AddressRefusal> {
+        match self {
+            Self::Refused { refusal, .. } => Some(*refusal),
+            Self::Transient { .. } | Self::Unknown { .. } | Self::Permanent { .. } | Self::Gone => None,
         }
     }
 
     /// The provider's code or status, or one of ours.
     pub fn code(&self) -> &str {
         match self {
-            Self::Transient { code, .. } | Self::Permanent { code, .. } => code,
+            Self::Transient { code, .. }
+            | Self::Unknown { code, .. }
+            | Self::Permanent { code, .. }
+            | Self::Refused { code, .. } => code,
             Self::Gone => "410",
         }
     }
@@ -92,7 +149,9 @@ impl DeliveryError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Transient { .. } => "transient",
+            Self::Unknown { .. } => "unknown",
             Self::Permanent { .. } => "permanent",
+            Self::Refused { .. } => "refused",
             Self::Gone => "gone",
         }
     }
@@ -101,11 +160,11 @@ impl DeliveryError {
     /// circuit breaker. A greylisted mailbox (SMTP 450) and a refused number do not; silence, 421, 429 and 5xx do.
     pub fn blames_provider(&self) -> bool {
         match self {
-            Self::Transient { code, .. } => match code.parse::<u16>() {
+            Self::Transient { code, .. } | Self::Unknown { code, .. } => match code.parse::<u16>() {
                 Ok(status) => matches!(status, 421 | 429 | 500..=599),
                 Err(_) => true,
             },
-            Self::Permanent { .. } | Self::Gone => false,
+            Self::Permanent { .. } | Self::Refused { .. } | Self::Gone => false,
         }
     }
 }
@@ -148,7 +207,8 @@ mod tests {
         for (error, blamed) in [
             (DeliveryError::transient("timeout", ""), true),
             (DeliveryError::transient("connection", ""), true),
-            (DeliveryError::transient("unknown", ""), true),
+            (DeliveryError::unknown("timeout", ""), true),
+            (DeliveryError::unknown("503", ""), true),
             (DeliveryError::transient("421", ""), true),
             (DeliveryError::transient("429", ""), true),
             (DeliveryError::transient("503", ""), true),
@@ -156,6 +216,7 @@ mod tests {
             (DeliveryError::transient("450", ""), false),
             (DeliveryError::transient("404", ""), false),
             (DeliveryError::permanent("550", ""), false),
+            (DeliveryError::refused(AddressRefusal::Unreachable, "550", ""), false),
             (DeliveryError::Gone, false),
         ] {
             assert_eq!(error.blames_provider(), blamed, "{error:?}");
@@ -166,10 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_transient_error_asks_to_wait() {
+    fn only_what_is_tried_again_asks_to_wait() {
         let wait = Some(Duration::from_secs(7));
-        let told = DeliveryError::transient("429", "busy").after(wait);
-        assert!(matches!(told, DeliveryError::Transient { retry_after, .. } if retry_after == wait));
+        for again in [DeliveryError::transient("429", "busy"), DeliveryError::unknown("503", "busy")] {
+            assert_eq!((again.asked_to_wait(), again.after(wait).asked_to_wait()), (None, wait));
+        }
         assert_eq!(DeliveryError::Gone.after(wait), DeliveryError::Gone);
     }
 }

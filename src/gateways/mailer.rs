@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use self::files::MailFiles;
 pub use self::letter::Letter;
+pub use self::smtp::Patience;
 use self::smtp::SmtpRelay;
 use super::delivery::{Accepted, DeliveryError};
 
@@ -54,25 +55,24 @@ impl Mailer {
     ///
     /// `smtps://user:password@host` wraps the connection in TLS (port 465); `smtp://…` begins plainly and must reach TLS
     /// by STARTTLS (port 587) before anything is said, save on the loopback interface (port 25). User and password are
-    /// percent-encoded; a path names us to the relay. Call it inside the runtime: the pool has a task of its own.
+    /// percent-encoded; a path names us to the relay. `roots` are certificate authorities in PEM, trusted beside the
+    /// usual ones.
     ///
     /// # Errors
     /// [`DeliveryError::Permanent`] with code `settings` when the URL cannot be used. It never repeats the URL: that holds a
     /// password.
-    pub fn from_url(url: Option<&str>, files_dir: PathBuf) -> Result<Self, DeliveryError> {
+    pub fn from_url(url: Option<&str>, roots: &[String], files_dir: PathBuf) -> Result<Self, DeliveryError> {
         match url {
-            Some(url) => SmtpRelay::from_url(url).map(Self::Smtp),
+            Some(url) => SmtpRelay::from_url(url, roots).map(Self::Smtp),
             None => Ok(Self::Files(MailFiles::new(files_dir))),
         }
     }
 
     /// Hands the mail over.
     ///
-    /// After an error in the middle of a conversation nobody knows whether the relay took it: trying again may double
-    /// the mail, and its `Message-ID` then shows it.
-    ///
     /// # Errors
-    /// Transient: try again later. Permanent: the mail is dead.
+    /// Transient: try again later. Unknown: so, but the relay had all of it and did not answer; trying again may double the
+    /// mail, and its `Message-ID` then shows it. Permanent, refused: the mail is dead.
     pub async fn send(&self, mail: &Mail) -> Result<Accepted, DeliveryError> {
         let message = message::build(mail)?;
         match self {

@@ -1,8 +1,9 @@
 //! SendGrid's signed Event Webhook: is it from SendGrid, and what became of our mails?
 //! (<https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features>)
 //!
-//! Deliberately absent: the age of a signature. SendGrid repeats a batch for a day under its first timestamp, and statuses
-//! only move forward.
+//! Deliberately absent: the age of a signature (SendGrid repeats a batch for a day under its first timestamp, and statuses
+//! only move forward), and a bound on the number of events: a batch's bytes are bounded, and to refuse a batch for what
+//! SendGrid put into it would only bring it back.
 
 use std::fmt;
 
@@ -14,8 +15,6 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use time::OffsetDateTime;
 
-/// The most events of one post; SendGrid sends batches of some hundred.
-pub const MAXIMUM_EVENTS: usize = 1_000;
 /// The longest reason that is kept, in characters.
 const MAXIMUM_REASON_CHARS: usize = 500;
 /// The longest id or address that is believed to be one, in bytes.
@@ -50,9 +49,10 @@ fn public_point(text: &str) -> Option<Vec<u8>> {
 /// One thing that became of one mail. Its `Debug` hides the address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MailEvent {
-    /// The mail's own `Message-ID` without brackets, as [`super::mailer::message_id`] made it; where SendGrid leaves it
-    /// out, its own id up to the first dot, which is what its relay called the mail when it took it.
-    pub message_id: String,
+    /// The mail's `Message-ID` without brackets: as [`super::mailer::message_id`] made it, or another that SendGrid gave it.
+    pub smtp_id: Option<String>,
+    /// SendGrid's own id up to the first dot, which is what its relay called the mail when it took it.
+    pub sg_id: Option<String>,
     /// Whom the mail was for.
     pub email: String,
     /// What became of it.
@@ -65,8 +65,9 @@ pub struct MailEvent {
 
 impl fmt::Debug for MailEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { message_id, event, at, .. } = self;
-        f.debug_struct("MailEvent").field("message_id", message_id).field("event", event).field("at", at).finish()
+        let Self { smtp_id, sg_id, event, at, .. } = self;
+        let mut shown = f.debug_struct("MailEvent");
+        shown.field("smtp_id", smtp_id).field("sg_id", sg_id).field("event", event).field("at", at).finish()
     }
 }
 
@@ -115,24 +116,15 @@ impl MailEventKind {
 
 /// A body that is no batch of events.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum EventsError {
-    /// Not a JSON array.
-    #[error("the body is not a list of events")]
-    Unreadable,
-    /// More than [`MAXIMUM_EVENTS`].
-    #[error("the body has more than {MAXIMUM_EVENTS} events")]
-    TooMany,
-}
+#[error("the body is not a list of events")]
+pub struct NoEvents;
 
 /// Reads a batch. Events of a kind that we do not know, or that name no mail, are passed over: SendGrid may invent some.
 ///
 /// # Errors
 /// The body as a whole is none.
-pub fn parse_events(body: &[u8]) -> Result<Vec<MailEvent>, EventsError> {
-    let items: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| EventsError::Unreadable)?;
-    if items.len() > MAXIMUM_EVENTS {
-        return Err(EventsError::TooMany);
-    }
+pub fn parse_events(body: &[u8]) -> Result<Vec<MailEvent>, NoEvents> {
+    let items: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| NoEvents)?;
     Ok(items.into_iter().filter_map(|item| serde_json::from_str::<Item>(item.get()).ok()?.event()).collect())
 }
 
@@ -154,14 +146,18 @@ impl Item {
     fn event(self) -> Option<MailEvent> {
         let event = self.kind()?;
         let reason = self.reason.or(self.response);
+        let smtp_id = self.smtp_id.as_deref().map(|id| id.trim().trim_start_matches('<').trim_end_matches('>'));
+        let sg_id = self.sg_message_id.as_deref().and_then(|id| id.split('.').next());
         let event = MailEvent {
-            message_id: message_id(self.smtp_id.as_deref(), self.sg_message_id.as_deref())?,
+            smtp_id: smtp_id.filter(|id| is_id(id)).map(str::to_owned),
+            sg_id: sg_id.filter(|id| is_id(id)).map(str::to_owned),
             email: self.email,
             event,
             reason: reason.map(|reason| reason.chars().take(MAXIMUM_REASON_CHARS).collect()),
             at: OffsetDateTime::from_unix_timestamp(self.timestamp).ok()?,
         };
-        (event.email.len() <= MAXIMUM_ID_BYTES && event.email.contains('@')).then_some(event)
+        let names_a_mail = event.smtp_id.is_some() || event.sg_id.is_some();
+        (names_a_mail && event.email.len() <= MAXIMUM_ID_BYTES && event.email.contains('@')).then_some(event)
     }
 
     fn kind(&self) -> Option<MailEventKind> {
@@ -181,11 +177,8 @@ impl Item {
     }
 }
 
-fn message_id(smtp_id: Option<&str>, sg_message_id: Option<&str>) -> Option<String> {
-    let ours = smtp_id.map(|id| id.trim().trim_start_matches('<').trim_end_matches('>'));
-    let theirs = || sg_message_id.and_then(|id| id.split('.').next());
-    let id = ours.filter(|id| !id.is_empty()).or_else(theirs)?;
-    (!id.is_empty() && id.len() <= MAXIMUM_ID_BYTES).then(|| id.to_owned())
+fn is_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAXIMUM_ID_BYTES
 }
 
 #[cfg(test)]
@@ -230,7 +223,9 @@ mod tests {
         assert!(!check_signature(PUBLIC_KEY, TIMESTAMP, BODY.trim_end().as_bytes(), SIGNATURE));
         let events = parse_events(BODY.as_bytes()).unwrap();
         assert_eq!(events[0].event, MailEventKind::Dropped);
-        assert_eq!(events[0].message_id, "LRzXl_NHStOGhQ4kofSm_A@ismtpd0039p1iad1.sendgrid.net");
+        let ids = (events[0].smtp_id.as_deref(), events[0].sg_id.as_deref());
+        let theirs = "LRzXl_NHStOGhQ4kofSm_A@ismtpd0039p1iad1.sendgrid.net";
+        assert_eq!(ids, (Some(theirs), Some("LRzXl_NHStOGhQ4kofSm_A")), "either may be the name that we know");
     }
 
     #[test]
@@ -287,18 +282,17 @@ mod tests {
         ]);
         let events = parse_events(body.to_string().as_bytes()).unwrap();
         assert_eq!(events.len(), 1, "{events:?}");
-        assert_eq!((events[0].message_id.as_str(), events[0].reason.as_deref()), ("abc", Some("250 OK")));
+        assert_eq!((events[0].sg_id.as_deref(), events[0].reason.as_deref()), (Some("abc"), Some("250 OK")));
         assert_eq!(events[0].at.unix_timestamp(), 1_600_112_492);
         assert!(!format!("{events:?}").contains("a@b.example"));
     }
 
     #[test]
-    fn a_batch_is_bounded() {
-        let batch = |n: usize| format!("[{}]", vec!["{}"; n].join(","));
-        assert_eq!(parse_events(batch(MAXIMUM_EVENTS).as_bytes()), Ok(Vec::new()));
-        assert_eq!(parse_events(batch(MAXIMUM_EVENTS + 1).as_bytes()), Err(EventsError::TooMany));
+    fn a_body_that_is_no_list_is_refused_and_a_long_list_is_not() {
+        let event = r#"{"event":"open","email":"a@b","timestamp":1,"smtp-id":"<x@y>"}"#;
+        assert_eq!(parse_events(format!("[{}]", [event; 5_000].join(",")).as_bytes()).unwrap().len(), 5_000);
         for body in ["", "{}", "[", "null", "\"x\""] {
-            assert_eq!(parse_events(body.as_bytes()), Err(EventsError::Unreadable), "{body}");
+            assert_eq!(parse_events(body.as_bytes()), Err(NoEvents), "{body}");
         }
     }
 

@@ -1,8 +1,9 @@
 //! What lies dead, for operators: messages, facts that the outbox set aside, and the broker's dead letters, side by side.
 //!
 //! An order takes a bounded number at once and may be repeated as it is: what is replayed or discarded is dead no more. To
-//! discard a fact loses it for whoever waits for it, so it is done by name only, and the audit log keeps it. Deliberately
-//! absent: bodies. Messages hold donors' data, and facts are found by the payment that they are about.
+//! discard a fact loses it for whoever waits for it, so it is done by name only, and the audit log keeps it; it keeps what
+//! is discarded from a queue too. Deliberately absent: bodies. Messages hold donors' data, and facts are found by the
+//! payment that they are about.
 
 use std::time::Duration;
 
@@ -19,8 +20,10 @@ use super::extract::{Json, limit, query};
 use super::notifications::wake_couriers;
 use super::problem::{FieldError, Problem};
 use crate::domain::notice::NoticeStatus;
-use crate::gateways::broker::{BrokerError, BrokerSettings, dead_letters};
+use crate::gateways::broker::dead_letters::{self, DeadLetter, Letters};
+use crate::gateways::broker::{BrokerError, BrokerSettings};
 use crate::gateways::topology::ConsumerQueue;
+use crate::store::audit::DiscardedLetter;
 use crate::store::dead_letters::{Chosen, DEAD_LETTERS_AT_ONCE};
 use crate::store::notices::NoticeFilter;
 
@@ -85,12 +88,37 @@ pub struct NamedOnly {
     ids: Vec<i64>,
 }
 
-/// Which queue's dead letters, and how many of the oldest.
+/// Which queue's dead letters: so many of the oldest, or by name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OfQueue {
     queue: String,
     limit: Option<u32>,
+    ids: Option<Vec<Uuid>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LettersQuery {
+    limit: Option<i64>,
+}
+
+/// A dead letter as operators see it.
+#[derive(Serialize)]
+struct LetterRow {
+    message_id: Option<Uuid>,
+    event_type: String,
+    #[serde(with = "time::serde::rfc3339::option")]
+    died_at: Option<OffsetDateTime>,
+    deaths: i64,
+    reason: Option<String>,
+}
+
+impl From<DeadLetter> for LetterRow {
+    fn from(it: DeadLetter) -> Self {
+        let DeadLetter { message_id, event_type, died_at, deaths, reason, body: _ } = it;
+        Self { message_id, event_type, died_at, deaths, reason }
+    }
 }
 
 /// What came of an order.
@@ -108,6 +136,9 @@ struct Done<T> {
 struct QueueDone {
     queue: &'static str,
     count: u32,
+    /// Those that were named and are not among the oldest dead letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Vec<Uuid>>,
 }
 
 /// `GET /dead-letters`
@@ -214,6 +245,23 @@ pub async fn discard_events(
     Ok(HttpResponse::Ok().json(named.done(&done, remaining)))
 }
 
+/// `GET /dead-letters/queues/{queue}`: the oldest; they stay where they are.
+pub async fn letters(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
+    operator(&request, &state, READ).await?;
+    let asked: LettersQuery = query(&request)?;
+    let limit = u32::try_from(limit(asked.limit)?).unwrap_or(dead_letters::SHOWN_MAX);
+    let queue = request.match_info().get("queue").and_then(ConsumerQueue::parse);
+    let queue = queue.ok_or_else(|| Problem::not_found("queue"))?;
+    let letters = dead_letters::list(broker(&state)?, queue, limit).await?;
+    let items: Vec<LetterRow> = letters.into_iter().map(LetterRow::from).collect();
+    Ok(HttpResponse::Ok().json(Page { items, next_cursor: None }))
+}
+
+fn broker(state: &AppState) -> Result<&BrokerSettings, Problem> {
+    let broker = state.broker.as_ref();
+    broker.ok_or_else(|| Problem::conflict("no-broker", "There is no broker, so there are no queues."))
+}
+
 /// `POST /dead-letters/queues/replay`: back to the end of the queue, each with a fresh count of deliveries.
 pub async fn replay_queue(
     request: HttpRequest,
@@ -221,23 +269,34 @@ pub async fn replay_queue(
     body: Json<OfQueue>,
 ) -> Result<HttpResponse, Problem> {
     let operator = operator(&request, &state, WRITE).await?;
-    let (broker, queue, limit) = body.value.check(&state)?;
-    let count = dead_letters::replay(broker, queue, limit).await?;
-    tracing::info!(operator = operator.name, queue = queue.name(), count, "dead letters were put back");
-    Ok(HttpResponse::Ok().json(QueueDone { queue: queue.name(), count }))
+    let (broker, queue, letters) = body.value.check(&state)?;
+    let done = dead_letters::replay(broker, queue, letters).await?;
+    tracing::info!(operator = operator.name, queue = queue.name(), count = done.count, "dead letters were put back");
+    Ok(HttpResponse::Ok().json(body.value.done(queue, &done)))
 }
 
-/// `POST /dead-letters/queues/discard`
+/// `POST /dead-letters/queues/discard`: the audit log keeps what is dropped, for it is nowhere else.
 pub async fn discard_queue(
     request: HttpRequest,
     state: web::Data<AppState>,
     body: Json<OfQueue>,
 ) -> Result<HttpResponse, Problem> {
     let operator = operator(&request, &state, WRITE).await?;
-    let (broker, queue, limit) = body.value.check(&state)?;
-    let count = dead_letters::discard(broker, queue, limit).await?;
-    tracing::warn!(operator = operator.name, queue = queue.name(), count, "dead letters were discarded");
-    Ok(HttpResponse::Ok().json(QueueDone { queue: queue.name(), count }))
+    let (broker, queue, letters) = body.value.check(&state)?;
+    let keep = async |letter: &DeadLetter| {
+        let (message_id, body) = (letter.message_id, letter.body.as_slice());
+        let it = DiscardedLetter { operator: &operator.name, queue: queue.name(), message_id, body };
+        state.store.record_discarded(it, state.clock.now()).await.map_err(|error| error.to_string())
+    };
+    let done = dead_letters::discard(broker, queue, letters, keep).await?;
+    let count = done.count;
+    tracing::warn!(
+        operator = operator.name,
+        queue = queue.name(),
+        count,
+        "dead letters were discarded; the audit log has them"
+    );
+    Ok(HttpResponse::Ok().json(body.value.done(queue, &done)))
 }
 
 impl<T: Copy + PartialEq> Selection<T> {
@@ -261,7 +320,7 @@ impl<T: Copy + PartialEq> Selection<T> {
 }
 
 impl OfQueue {
-    fn check<'a>(&self, state: &'a AppState) -> Result<(&'a BrokerSettings, ConsumerQueue, u32), Problem> {
+    fn check<'a>(&'a self, state: &'a AppState) -> Result<(&'a BrokerSettings, ConsumerQueue, Letters<'a>), Problem> {
         let mut errors = Vec::new();
         let queue = ConsumerQueue::parse(&self.queue);
         if queue.is_none() {
@@ -272,11 +331,23 @@ impl OfQueue {
         if !(1..=QUEUE_AT_ONCE).contains(&limit) {
             errors.push(FieldError::new("/limit", format!("must be from 1 to {QUEUE_AT_ONCE}")));
         }
+        let letters = match &self.ids {
+            None => Letters::Oldest(limit),
+            Some(ids) => {
+                if ids.is_empty() || ids.len() > QUEUE_AT_ONCE as usize || self.limit.is_some() {
+                    let detail = format!("must name from 1 to {QUEUE_AT_ONCE}, without a limit");
+                    errors.push(FieldError::new("/ids", detail));
+                }
+                Letters::These(ids)
+            }
+        };
         let Some(queue) = queue.filter(|_| errors.is_empty()) else { return Err(Problem::invalid(errors)) };
-        let broker = state.broker.as_ref();
-        let broker =
-            broker.ok_or_else(|| Problem::conflict("no-broker", "There is no broker, so there are no queues."))?;
-        Ok((broker, queue, limit))
+        Ok((broker(state)?, queue, letters))
+    }
+
+    fn done(&self, queue: ConsumerQueue, done: &dead_letters::Done) -> QueueDone {
+        let skipped = |ids: &Vec<Uuid>| ids.iter().copied().filter(|id| !done.ids.contains(id)).collect();
+        QueueDone { queue: queue.name(), count: done.count, skipped: self.ids.as_ref().map(skipped) }
     }
 }
 
@@ -286,6 +357,7 @@ impl From<BrokerError> for Problem {
             BrokerError::Unreachable { .. }
             | BrokerError::Topology(_)
             | BrokerError::Lost(_)
+            | BrokerError::NotKept(_)
             | BrokerError::Unavailable { .. } => Self::unavailable(error),
             BrokerError::Settings(_) | BrokerError::BatchTooLarge { .. } | BrokerError::Closed => Self::internal(error),
         }

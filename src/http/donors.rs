@@ -16,10 +16,9 @@ use super::problem::{FieldError, Problem};
 use crate::actors::facts::Wake;
 use crate::domain::donor;
 use crate::domain::ids::NoticeId;
+use crate::domain::retry::LINK_OPENS_S;
 use crate::gateways::links::Purpose;
 
-/// How long a link opens the list, from the request for it.
-const LINK_OPENS: time::Duration = time::Duration::hours(1);
 /// The answer comes no sooner: a commit, which only a known address needs, hides in it.
 const ANSWER_AFTER: Duration = Duration::from_millis(200);
 
@@ -73,6 +72,6 @@ async fn address_of(state: &AppState, token: &str) -> Result<String, Problem> {
     let refused = || Problem::unauthorized("This link does not open anything, or not any more. Ask for another one.");
     let notice = state.links.read(Purpose::Donations, token).ok_or_else(refused)?;
     let link = state.store.find_donor_link(notice).await?;
-    let opens = link.filter(|link| state.clock.now() < link.created_at + LINK_OPENS);
+    let opens = link.filter(|link| state.clock.now() < link.created_at + Duration::from_secs(LINK_OPENS_S));
     Ok(opens.ok_or_else(refused)?.address)
 }

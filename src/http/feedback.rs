@@ -12,9 +12,10 @@ use super::extract::read_body;
 use super::problem::{FieldError, Problem};
 use super::{AppState, BODY_MAX_BYTES};
 use crate::domain::notice::{Channel, NoticeStatus};
+use crate::gateways::delivery::AddressRefusal;
 use crate::gateways::mailer::notice_of;
 use crate::gateways::sendgrid::{self, MailEvent, MailEventKind, parse_events};
-use crate::gateways::sms::twilio::{self, PhoneRefusal, TextReport, TextStatus};
+use crate::gateways::sms::twilio::{self, TextReport, TextStatus};
 use crate::metrics::METRICS;
 use crate::store::notices::{Feedback, Named};
 use crate::store::suppressions::SuppressionReason;
@@ -23,6 +24,9 @@ use crate::store::suppressions::SuppressionReason;
 pub const TWILIO_REPORTS: &str = "/webhooks/twilio/status";
 /// The largest batch of SendGrid's, in bytes: it sends at 768 KB.
 const EVENTS_MAX_BYTES: usize = 1024 * 1024;
+
+/// Events that are written down in one transaction.
+const EVENTS_AT_ONCE: usize = 200;
 
 const TWILIO: &str = "twilio";
 const SENDGRID: &str = "sendgrid";
@@ -68,7 +72,7 @@ pub async fn twilio(
     if let Some(report) = TextReport::parse(&form) {
         let named: Option<ReportQuery> = serde_urlencoded::from_str(request.query_string()).ok();
         let feedback = of_text(report, named.and_then(|it| it.notice), &state);
-        record(&state, TWILIO, &feedback).await?;
+        record(&state, TWILIO, &[feedback]).await?;
     }
     Ok(HttpResponse::NoContent().finish())
 }
@@ -88,8 +92,9 @@ pub async fn sendgrid(
         return Err(forged(SENDGRID, SIGNATURE));
     }
     let events = parse_events(&raw).map_err(|error| Problem::malformed(vec![FieldError::new("", error)]))?;
-    for event in events {
-        record(&state, SENDGRID, &of_mail(event)).await?;
+    for chunk in events.chunks(EVENTS_AT_ONCE) {
+        let feedback: Vec<Feedback> = chunk.iter().map(of_mail).collect();
+        record(&state, SENDGRID, &feedback).await?;
     }
     Ok(HttpResponse::NoContent().finish())
 }
@@ -104,22 +109,23 @@ fn forged(provider: &str, header: &str) -> Problem {
     Problem::malformed(vec![FieldError::new(&format!("/headers/{header}"), "the signature does not hold")])
 }
 
-async fn record(state: &AppState, provider: &str, feedback: &Feedback) -> Result<(), Problem> {
-    let moved = state.store.record_feedback(feedback).await?;
-    METRICS.feedback.with_label_values(&[provider, if moved { "moved" } else { "unmoved" }]).inc();
+async fn record(state: &AppState, provider: &str, feedback: &[Feedback]) -> Result<(), Problem> {
+    for moved in state.store.record_feedback(feedback).await? {
+        METRICS.feedback.with_label_values(&[provider, if moved { "moved" } else { "unmoved" }]).inc();
+    }
     Ok(())
 }
 
 fn of_text(report: TextReport, notice: Option<Uuid>, state: &AppState) -> Feedback {
     let suppress = report.refusal().map(|refusal| match refusal {
-        PhoneRefusal::Unreachable => SuppressionReason::Bounce,
-        PhoneRefusal::OptedOut => SuppressionReason::Unsubscribe,
+        AddressRefusal::Unreachable => SuppressionReason::Bounce,
+        AddressRefusal::OptedOut => SuppressionReason::Unsubscribe,
     });
     Feedback {
         channel: Channel::Sms,
         notice: match notice {
-            Some(notice) => Named::ByUs(notice.into()),
-            None => Named::ByProvider(storable(&report.message_sid)),
+            Some(notice) => Named::by_us(notice.into()),
+            None => Named::by_provider(storable(&report.message_sid)),
         },
         status: match report.status {
             TextStatus::Queued | TextStatus::Sent => NoticeStatus::Sent,
@@ -134,7 +140,7 @@ fn of_text(report: TextReport, notice: Option<Uuid>, state: &AppState) -> Feedba
     }
 }
 
-fn of_mail(event: MailEvent) -> Feedback {
+fn of_mail(event: &MailEvent) -> Feedback {
     let (status, suppress) = match event.event {
         MailEventKind::Processed | MailEventKind::Deferred => (NoticeStatus::Sent, None),
         MailEventKind::Delivered | MailEventKind::Open | MailEventKind::Click => (NoticeStatus::Delivered, None),
@@ -146,9 +152,9 @@ fn of_mail(event: MailEvent) -> Feedback {
     };
     Feedback {
         channel: Channel::Email,
-        notice: match notice_of(&event.message_id) {
-            Some(notice) => Named::ByUs(notice.into()),
-            None => Named::ByProvider(storable(&event.message_id)),
+        notice: Named {
+            by_us: event.smtp_id.as_deref().and_then(notice_of).map(Into::into),
+            by_provider: event.smtp_id.iter().chain(&event.sg_id).map(|id| storable(id)).collect(),
         },
         status,
         provider_status: event.event.as_str().to_owned(),

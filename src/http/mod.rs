@@ -21,6 +21,7 @@ pub mod operations;
 pub mod payments;
 pub mod problem;
 pub mod streams;
+pub mod suppressions;
 pub mod totals;
 pub mod unsubscribe;
 pub mod wall;
@@ -188,8 +189,13 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
             .service(resource("/dead-letters/outbox", [(GET, web::to(dead_letters::events))]))
             .service(resource("/dead-letters/outbox/replay", [(POST, web::to(dead_letters::replay_events))]))
             .service(resource("/dead-letters/outbox/discard", [(POST, web::to(dead_letters::discard_events))]))
+            .service(resource(
+                "/suppressions",
+                [(GET, web::to(suppressions::list)), (DELETE, web::to(suppressions::lift))],
+            ))
             .service(resource("/dead-letters/queues/replay", [(POST, web::to(dead_letters::replay_queue))]))
             .service(resource("/dead-letters/queues/discard", [(POST, web::to(dead_letters::discard_queue))]))
+            .service(resource("/dead-letters/queues/{queue}", [(GET, web::to(dead_letters::letters))]))
             .default_service(web::to(problem::no_such_route)),
     )
     .service(resource(

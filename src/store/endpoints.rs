@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::pool::{execute, query, query_opt};
 use super::{Store, StoreError};
 use crate::domain::notice::Subscription;
+use crate::domain::retry::{WEBHOOK, longest_wait_s};
 
 const LIST: &str = include_str!("../../sql/queries/endpoints/list_endpoints.sql");
 const LOAD: &str = include_str!("../../sql/queries/endpoints/load_endpoint.sql");
@@ -28,6 +29,11 @@ const HEALTH: &str = include_str!("../../sql/queries/endpoints/record_health.sql
 pub const ENDPOINTS_MAX: i64 = 50;
 /// An endpoint that failed for so long, without a single success, is disabled.
 pub const FAILING_MAX: time::Duration = time::Duration::days(5);
+
+/// Failures further apart than this have nothing to do with each other: no retry waits so long, an hour for its turn
+/// included.
+#[expect(clippy::cast_possible_wrap, reason = "some hours")]
+pub const FAILING_GAP: time::Duration = time::Duration::seconds((longest_wait_s(WEBHOOK) + 3600) as i64);
 
 /// A new endpoint.
 #[derive(Clone)]
@@ -164,7 +170,7 @@ impl Store {
         Ok(query_opt(&client, UPDATE, &params).await?.as_ref().map(endpoint_row))
     }
 
-    /// Forgets an endpoint; `false` when there is none. Webhooks that wait for it become dead.
+    /// Forgets an endpoint; `false` when there is none. Webhooks that wait for it, or are dead, are discarded soon.
     pub async fn delete_endpoint(&self, id: Uuid) -> Result<bool, StoreError> {
         let client = self.pools.reader().await?;
         Ok(execute(&client, DELETE, &[&id]).await? > 0)
@@ -180,7 +186,8 @@ impl Store {
         let succeeded: Vec<bool> = health.iter().map(|it| it.succeeded).collect();
         let gone: Vec<bool> = health.iter().map(|it| it.gone).collect();
         let client = self.pools.reader().await?;
-        let rows = query(&client, HEALTH, &[&ids, &succeeded, &gone, &now, &FAILING_MAX.whole_seconds()]).await?;
+        let (max, gap) = (FAILING_MAX.whole_seconds(), FAILING_GAP.whole_seconds());
+        let rows = query(&client, HEALTH, &[&ids, &succeeded, &gone, &now, &max, &gap]).await?;
         let disabled = |row: &Row| Some((row.get("id"), row.get::<_, Option<String>>("disabled_reason")?));
         Ok(rows.iter().filter_map(disabled).collect())
     }

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
+use super::pool::forget;
 use super::{Pools, StoreError};
 
 /// How long a look at how things stand may take.
@@ -25,6 +26,7 @@ impl Drop for Loan {
     fn drop(&mut self) {
         let Some(client) = self.0.take() else { return };
         let statement = client.cancel_token();
+        forget(&client);
         drop(Object::take(client));
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(timeout(CALL_OFF, async move { statement.cancel_query(NoTls).await }));

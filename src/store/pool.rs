@@ -1,11 +1,18 @@
 //! Connections to Postgres: two pools, so that readers never keep a writer waiting.
 //!
+//! A statement whose future is dropped runs on at the server, and whatever comes next on its connection waits for it: such a
+//! connection goes to nobody any more.
+//!
 //! Deliberately absent: textual `BEGIN`. A transaction whose future is dropped half-way would poison its connection;
 //! a statement that writes everything by itself cannot be half-way.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Row};
 
@@ -120,14 +127,71 @@ fn pool(config: &Config, hosts: &Hosts, size: usize) -> Result<Pool, StoreError>
         .max_size(size)
         .timeouts(Timeouts { wait: Some(WAIT), create: Some(create), recycle: Some(RECYCLE) })
         .runtime(Runtime::Tokio1)
+        .pre_recycle(Hook::sync_fn(|client: &mut ClientWrapper, _| {
+            if abandoned().remove(&name_of(client)) {
+                return Err(HookError::message("a statement on it was given up"));
+            }
+            Ok(())
+        }))
         .build()
         .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
+/// Connections on which a statement was given up half-way, until the pool has looked at them. Names of connections may come
+/// again; at worst a good one is replaced.
+static ABANDONED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+fn abandoned() -> MutexGuard<'static, BTreeSet<usize>> {
+    // Nothing can panic under the lock.
+    ABANDONED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of a connection while it lives: where its statements are kept.
+fn name_of(client: &ClientWrapper) -> usize {
+    Arc::as_ptr(&client.statement_cache).addr()
+}
+
+/// A connection that was taken out of the pool is asked after by nobody.
+pub(super) fn forget(client: &Object) {
+    abandoned().remove(&name_of(client));
+}
+
+/// A statement that is under way on a connection.
+struct UnderWay(Option<usize>);
+
+impl UnderWay {
+    fn on(client: &Object) -> Self {
+        Self(Some(name_of(client)))
+    }
+
+    fn over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(name) = self.0 {
+            abandoned().insert(name);
+        }
+    }
+}
+
+/// Waits for what is asked of a connection; whoever does not wait for the end spoils the connection.
+async fn to_its_end<T>(client: &Object, asked: impl Future<Output = T>) -> T {
+    let under_way = UnderWay::on(client);
+    let answer = asked.await;
+    under_way.over();
+    answer
+}
+
 /// Runs one prepared statement and returns its rows.
 pub async fn query(client: &Object, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-    let statement = client.prepare_cached(sql).await?;
-    Ok(client.query(&statement, params).await?)
+    to_its_end(client, async {
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.query(&statement, params).await?)
+    })
+    .await
 }
 
 /// The same with a plan made for these values: of a list's filters only those that are given count, and which index is best
@@ -147,12 +211,18 @@ pub async fn query_planned_anew(
 
 /// Runs one prepared statement that answers with one row or none.
 pub async fn query_opt(client: &Object, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, StoreError> {
-    let statement = client.prepare_cached(sql).await?;
-    Ok(client.query_opt(&statement, params).await?)
+    to_its_end(client, async {
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.query_opt(&statement, params).await?)
+    })
+    .await
 }
 
 /// Runs one prepared statement and returns how many rows it touched.
 pub async fn execute(client: &Object, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
-    let statement = client.prepare_cached(sql).await?;
-    Ok(client.execute(&statement, params).await?)
+    to_its_end(client, async {
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.execute(&statement, params).await?)
+    })
+    .await
 }

@@ -19,8 +19,9 @@ use super::hosts::{Hosts, Session as Connected};
 
 /// How long a process that lost its session may go on with what it is sending.
 pub const KEEP: Duration = Duration::from_secs(3);
-/// How long a number's lock must have been free before what it holds is freed.
-pub const BELIEVE: Duration = Duration::from_secs(5);
+/// How long a number's lock must have been free before what it holds is freed: longer than its process, if it lives, may
+/// take to notice that it lost its session and to drop what it is sending.
+pub const BELIEVE: Duration = Duration::from_secs(9);
 /// How often the session is asked whether it is there, and how long the answer may take. A process learns of a cut that
 /// makes no noise after both, which with [`KEEP`] stays below what the server needs to notice (`SERVER_NOTICES`).
 const ASK: Duration = Duration::from_secs(2);
@@ -29,6 +30,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 const OPEN: Duration = Duration::from_secs(15);
 /// Between two attempts to get a session.
 const AGAIN: Duration = Duration::from_millis(200);
+/// [`ASK`] and [`ANSWER`] until a silent cut is noticed, [`KEEP`] with one attempt that ends late.
+const NOTICED_AND_DROPPED_MS: u128 = ASK.as_millis() + ANSWER.as_millis() + KEEP.as_millis() + AGAIN.as_millis();
+const _: () = assert!(BELIEVE.as_millis() >= NOTICED_AND_DROPPED_MS + 1500, "a slow process would be overtaken");
 /// The server lets go of a client that vanished without a word after 5 + 3 × 2 seconds.
 const SERVER_NOTICES: &str = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3";
 /// How the session is called, where sessions are listed and counted.
@@ -91,9 +95,9 @@ async fn hold(hosts: Hosts, published: watch::Sender<Option<i32>>) {
         match session {
             Some(Ok(Some(session))) => {
                 published.send_replace(Some(session.number));
-                session.outlived().await;
+                let seen = session.outlived().await;
                 tracing::warn!("the session that shows that this process lives is lost");
-                deadline = Instant::now() + KEEP;
+                deadline = keep_until(seen, Instant::now());
             }
             Some(Ok(None)) => {}
             Some(Err(error)) => tracing::debug!(%error, "no session yet"),
@@ -106,6 +110,12 @@ async fn hold(hosts: Hosts, published: watch::Sender<Option<i32>>) {
     }
 }
 
+/// Until when a number may be kept that was last seen to be ours at `seen`. A process that was stopped meanwhile learns of
+/// the loss late: its neighbours may have freed what it holds, so its number is not ours any more.
+fn keep_until(seen: Instant, now: Instant) -> Instant {
+    (now + KEEP).min(seen + BELIEVE - AGAIN)
+}
+
 /// A session that holds the lock of its number.
 struct Session {
     client: tokio_postgres::Client,
@@ -114,18 +124,23 @@ struct Session {
 }
 
 impl Session {
-    /// Waits until it is no more. A cut that makes a noise is heard at once, another by asking.
-    async fn outlived(mut self) {
+    /// Waits until it is no more, and returns when it was last known to be. A cut that makes a noise is heard at once,
+    /// another by asking.
+    async fn outlived(mut self) -> Instant {
+        let mut seen = Instant::now();
         loop {
             tokio::select! {
-                _ = &mut self.connection => return,
+                _ = &mut self.connection => return seen,
                 () = sleep(ASK) => {}
             }
+            let asked = Instant::now();
             let answered = timeout(ANSWER, self.client.simple_query("select 1")).await;
             if !answered.is_ok_and(|answer| answer.is_ok()) {
                 // What it may still hold is let go of by the server.
-                return self.connection.abort();
+                self.connection.abort();
+                return seen;
             }
+            seen = asked;
         }
     }
 }
@@ -140,4 +155,19 @@ async fn open(hosts: &Hosts, number: Option<i32>) -> Result<Option<Session>, Sto
     };
     let locked: bool = client.query_one(LOCK, &[&number]).await?.get(0);
     Ok(locked.then_some(Session { client, connection, number }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_was_not_seen_for_as_long_as_neighbours_wait_keeps_no_number() {
+        let seen = Instant::now();
+        let kept_for = |gap: Duration| keep_until(seen, seen + gap).checked_duration_since(seen + gap);
+        assert_eq!(kept_for(Duration::ZERO), Some(KEEP));
+        assert_eq!(kept_for(ASK + ANSWER), Some(KEEP), "a silent cut, noticed as late as can be");
+        assert!(kept_for(BELIEVE - KEEP / 2).is_some_and(|left| left < KEEP));
+        assert_eq!(kept_for(BELIEVE), None, "stopped for too long");
+    }
 }

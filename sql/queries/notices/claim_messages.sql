@@ -1,11 +1,13 @@
 -- Due mails or text messages ($1), claimed for the process $2, each with an attempt that is written down before anything
--- is sent. Messages to an address that is suppressed ($5: kinds that an unsubscription silences) end here and are shown.
+-- is sent. Messages to an address that is suppressed ($5: kinds that an unsubscription silences, $6: kinds that nothing
+-- does) end here and are shown.
 with due as materialized (
     select notice.id,
            exists (select from notifications.suppressions suppression
                     where suppression.channel = notice.channel
                       and suppression.address = lower(notice.recipient)
                       and (suppression.reason <> 'UNSUBSCRIBE' or notice.channel = 'SMS' or notice.kind = any($5))
+                      and notice.kind <> all($6)
            ) as suppressed
       from notifications.notifications notice
      where notice.channel = $1 and notice.status = 'PENDING' and notice.claimed_by is null

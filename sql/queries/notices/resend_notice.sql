@@ -1,6 +1,6 @@
 -- The same message once more, as a message of its own ($2) that says of which it is a duplicate. Only what went out, or
 -- ended, can be sent again; what is on its way needs no help. What could only end at once (an address that is
--- suppressed, $4 names the kinds that an unsubscription silences; an endpoint that is disabled) is not begun.
+-- suppressed, $4 names the kinds that an unsubscription silences, $6 those that nothing does; an endpoint that is disabled) is not begun.
 with found as materialized (
     select notice.*,
            notice.endpoint_id is not null
@@ -10,6 +10,7 @@ with found as materialized (
                     where suppression.channel = notice.channel
                       and suppression.address = lower(notice.recipient)
                       and (suppression.reason <> 'UNSUBSCRIBE' or notice.channel = 'SMS' or notice.kind = any($4))
+                      and notice.kind <> all($6)
            ) as address_suppressed
       from notifications.notifications notice
      where notice.id = $1

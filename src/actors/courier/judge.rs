@@ -2,15 +2,14 @@
 //!
 //! Deliberately absent: any effect, and randomness; jitter comes in.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 
-use crate::domain::notice::{CallbackKind, Channel};
-use crate::domain::retry::{MAIL, SMS, Schedule, WEBHOOK, WEBHOOK_TEST, wait_as_asked};
+use crate::domain::notice::{CallbackKind, Channel, NoticeKind};
+use crate::domain::retry::{LINK, LINK_OPENS_S, MAIL, SMS, Schedule, WEBHOOK, WEBHOOK_TEST, wait_as_asked};
 use crate::gateways::delivery::{Accepted, DeliveryError};
 use crate::store::notices::{Claim, Content, Settled};
-
-/// The provider's code where nobody knows whether it took the message.
-const NOBODY_KNOWS: &str = "unknown";
 
 /// When messages like this one are tried again.
 pub fn schedule(channel: Channel, content: &Content) -> Schedule {
@@ -19,9 +18,16 @@ pub fn schedule(channel: Channel, content: &Content) -> Schedule {
             CallbackKind::Event => WEBHOOK,
             CallbackKind::Test => WEBHOOK_TEST,
         },
+        (_, Content::Letter(letter)) if letter.kind == NoticeKind::DonorHistory => LINK,
         (Channel::Sms, Content::Letter(_)) => SMS,
         (Channel::Email | Channel::Webhook, Content::Letter(_)) => MAIL,
     }
+}
+
+/// When a message is worth nothing any more: a link that opens nothing is not mailed.
+pub fn expires_at(claim: &Claim) -> Option<OffsetDateTime> {
+    let Ok(Content::Letter(letter)) = &claim.content else { return None };
+    (letter.kind == NoticeKind::DonorHistory).then(|| claim.created_at + Duration::from_secs(LINK_OPENS_S))
 }
 
 /// How an attempt is timed.
@@ -60,25 +66,28 @@ pub fn judge(
             provider_id: accepted.provider_id.as_deref().map(storable),
             ..base
         },
-        Err(DeliveryError::Transient { code, detail, retry_after }) => {
+        Err(error @ (DeliveryError::Transient { .. } | DeliveryError::Unknown { .. })) => {
             let tried = u32::try_from(claim.tries - 1).unwrap_or(u32::MAX);
-            let wait = wait_as_asked(schedule, tried, jitter, *retry_after);
+            let wait = wait_as_asked(schedule, tried, jitter, error.asked_to_wait());
+            let wait = wait.filter(|wait| expires_at(claim).is_none_or(|end| at + *wait < end));
             Settled {
-                outcome: if code == NOBODY_KNOWS { "UNKNOWN" } else { "TRANSIENT" },
-                code: Some(storable(code)),
-                detail: Some(storable(detail)),
+                outcome: if matches!(error, DeliveryError::Unknown { .. }) { "UNKNOWN" } else { "TRANSIENT" },
+                code: Some(storable(error.code())),
+                detail: Some(storable(&error.to_string())),
                 status: if wait.is_some() { "PENDING" } else { "DEAD" },
                 next_attempt_at: wait.map(|wait| at + wait),
                 ..base
             }
         }
-        Err(error @ (DeliveryError::Permanent { .. } | DeliveryError::Gone)) => Settled {
-            outcome: "PERMANENT",
-            code: Some(storable(error.code())),
-            detail: Some(storable(&error.to_string())),
-            status: "DEAD",
-            ..base
-        },
+        Err(error @ (DeliveryError::Permanent { .. } | DeliveryError::Refused { .. } | DeliveryError::Gone)) => {
+            Settled {
+                outcome: "PERMANENT",
+                code: Some(storable(error.code())),
+                detail: Some(storable(&error.to_string())),
+                status: "DEAD",
+                ..base
+            }
+        }
     }
 }
 
@@ -89,8 +98,6 @@ fn storable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock::Clock;
     use crate::domain::ids::NoticeId;
@@ -122,7 +129,18 @@ mod tests {
         assert_eq!(tried(2, WEBHOOK, transient("429", Some(900))), ("TRANSIENT", "PENDING", Some(900)));
         assert_eq!(tried(10, WEBHOOK, transient("500", Some(900))), ("TRANSIENT", "DEAD", None));
         assert_eq!(tried(1, WEBHOOK_TEST, transient("500", None)), ("TRANSIENT", "DEAD", None));
-        assert_eq!(tried(1, SMS, transient("unknown", None)), ("UNKNOWN", "PENDING", Some(5)));
+    }
+
+    #[test]
+    fn what_may_have_arrived_is_on_record_as_unknown_and_goes_out_again() {
+        let unknown = |retry_after: Option<u64>| DeliveryError::Unknown {
+            code: "timeout".to_owned(),
+            detail: String::new(),
+            retry_after: retry_after.map(Duration::from_secs),
+        };
+        assert_eq!(tried(1, SMS, unknown(None)), ("UNKNOWN", "PENDING", Some(5)));
+        assert_eq!(tried(1, SMS, unknown(Some(60))), ("UNKNOWN", "PENDING", Some(60)));
+        assert_eq!(tried(6, SMS, unknown(None)), ("UNKNOWN", "DEAD", None));
     }
 
     #[test]

@@ -36,11 +36,13 @@ use super::facts::Wake;
 use crate::clock::Clock;
 use crate::domain::notice::Channel;
 use crate::gateways::breaker::{Breaker, Permit};
-use crate::gateways::delivery::{Accepted, DeliveryError, settle as tell_breaker};
+use crate::gateways::delivery::{Accepted, AddressRefusal, DeliveryError, settle as tell_breaker};
+use crate::gateways::mailer::Patience;
 use crate::metrics::METRICS;
 use crate::store::endpoints::Health;
 use crate::store::notices::{Claim, Content, Room, Settled};
 use crate::store::presence::{BELIEVE, Presence};
+use crate::store::suppressions::SuppressionReason;
 use crate::store::{Store, StoreError};
 use crate::trace::{self, Current, Kind, Span};
 
@@ -57,9 +59,13 @@ const POLL: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(2);
 /// Above every gateway's own timeout.
 const DELIVERY_MAX: Duration = Duration::from_secs(90);
+const _: () = assert!(DELIVERY_MAX.as_secs() > Patience::USUAL.whole.as_secs());
 /// Pause before attempts that could not be written down are written again; it doubles up to the longest.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Who says that an address takes nothing, in the list of suppressed ones: the provider, when it was sent to.
+const AT_SENDING: &str = "sending";
 
 /// What a courier works with.
 pub struct Tools {
@@ -103,6 +109,8 @@ struct Ended {
     settled: Settled,
     /// Of an endpoint: how it fared.
     health: Option<Health>,
+    /// Of a person's address: why it takes nothing any more.
+    refusal: Option<AddressRefusal>,
 }
 
 impl Courier {
@@ -174,13 +182,16 @@ impl Courier {
 
     /// Claims as many messages as those lanes have room for.
     fn claim(&mut self, number: i32, wanted: &[Uuid], ctx: &mut Context<Self>) {
+        // Somebody asked us to finish while it was looked what is due.
+        if self.closing.is_some() {
+            return self.looked(Ok(false), ctx);
+        }
         let (permits, again) = self.lanes.admit(wanted, Instant::now());
         if let Some(again) = again {
             self.look_again(again, ctx);
         }
         if permits.is_empty() {
-            self.looking = false;
-            return;
+            return self.looked(Ok(false), ctx);
         }
         let (tools, channel) = (Arc::clone(&self.tools), self.channel);
         let lanes: Vec<Uuid> = permits.iter().map(|(lane, _)| *lane).collect();
@@ -205,6 +216,7 @@ impl Courier {
                 tracing::warn!(channel = self.channel.as_str(), %error, "messages cannot be claimed; it is tried again");
             }
         }
+        self.say_whether_done();
     }
 
     fn look_again(&mut self, after: Duration, ctx: &mut Context<Self>) {
@@ -248,8 +260,8 @@ impl Courier {
             return;
         }
         self.settling = true;
-        let (tools, batch) = (Arc::clone(&self.tools), std::mem::take(&mut self.ended));
-        let settle = async move { settle(&tools, batch).await };
+        let (tools, channel, batch) = (Arc::clone(&self.tools), self.channel, std::mem::take(&mut self.ended));
+        let settle = async move { settle(&tools, channel, batch).await };
         ctx.spawn(settle.into_actor(self).map(|(done, again), act, ctx| {
             act.settling = false;
             for over in done {
@@ -324,8 +336,10 @@ impl Courier {
         }));
     }
 
+    /// A claim that is under way may bring messages yet.
     fn say_whether_done(&mut self) {
         if self.lanes.under_way() == 0
+            && !self.looking
             && let Some(waiting) = &mut self.closing
         {
             for waiting in waiting.drain(..) {
@@ -387,8 +401,8 @@ async fn deliver(
     };
     let sent = match sent {
         Ok(Ok(sent)) => sent,
-        Ok(Err(_)) => Err(ours("panic", "the delivery panicked")),
-        Err(_) => Err(ours("timeout", "the gateway did not come back")),
+        Ok(Err(_)) => Err(lost("panic", "the delivery panicked")),
+        Err(_) => Err(lost("timeout", "the gateway did not come back")),
     };
     if let Some(permit) = permit {
         tell_breaker(permit, &sent);
@@ -409,8 +423,10 @@ async fn deliver(
     if settled.status == "DEAD" {
         tracing::warn!(notice = %claim.id, channel = channel.as_str(), code = settled.code, "a message is dead");
     }
-    let health = health(&claim, &sent);
-    Some((Ended { lane, settled, health }, asked(&sent)))
+    let (health, error) = (health(&claim, &sent), sent.err());
+    let rest = error.as_ref().and_then(DeliveryError::asked_to_wait);
+    let refusal = error.as_ref().and_then(DeliveryError::refusal);
+    Some((Ended { lane, settled, health, refusal }, rest))
 }
 
 /// One attempt. The recipient and the words are the donor's; partners are not told of our trace.
@@ -429,16 +445,9 @@ fn whose(claim: &Claim, span: &Span) -> Option<Current> {
     span.traceparent().or_else(|| claim.traceparent.clone()).map(Current::of)
 }
 
-fn ours(code: &str, detail: &str) -> DeliveryError {
-    DeliveryError::Transient { code: code.to_owned(), detail: detail.to_owned(), retry_after: None }
-}
-
-/// The wait that the provider asked for.
-fn asked(sent: &Result<Accepted, DeliveryError>) -> Option<Duration> {
-    match sent {
-        Err(DeliveryError::Transient { retry_after, .. }) => *retry_after,
-        Ok(_) | Err(DeliveryError::Permanent { .. } | DeliveryError::Gone) => None,
-    }
+/// How far the gateway came nobody can say.
+fn lost(code: &str, detail: &str) -> DeliveryError {
+    DeliveryError::Unknown { code: code.to_owned(), detail: detail.to_owned(), retry_after: None }
 }
 
 fn health(claim: &Claim, sent: &Result<Accepted, DeliveryError>) -> Option<Health> {
@@ -457,37 +466,68 @@ struct Over {
     written: Option<Uuid>,
 }
 
+impl Over {
+    fn written(it: &Ended) -> Self {
+        Self { lane: it.lane, written: Some(it.settled.id.uuid()) }
+    }
+}
+
 /// Writes a batch down; returns what is over and what must be written again. A bad item fails alone.
-async fn settle(tools: &Tools, batch: Vec<Ended>) -> (Vec<Over>, Vec<Ended>) {
-    match write_down(tools, &batch).await {
-        Ok(()) => {
-            let over = |it: &Ended| Over { lane: it.lane, written: Some(it.settled.id.uuid()) };
-            (batch.iter().map(over).collect(), Vec::new())
-        }
+async fn settle(tools: &Tools, channel: Channel, batch: Vec<Ended>) -> (Vec<Over>, Vec<Ended>) {
+    match write_down(tools, channel, &batch).await {
+        Ok(()) => (batch.iter().map(Over::written).collect(), Vec::new()),
         Err(error) if error.is_passing() => {
             tracing::warn!(%error, "attempts cannot be written down; it is tried again");
             (Vec::new(), batch)
         }
-        Err(error) if batch.len() == 1 => {
-            // It stays claimed by this process, and is UNKNOWN once that has ended.
-            tracing::error!(%error, notice = %batch[0].settled.id, "an attempt cannot be written down");
-            (vec![Over { lane: batch[0].lane, written: None }], Vec::new())
-        }
         Err(_) => {
             let (mut done, mut again) = (Vec::new(), Vec::new());
             for one in batch {
-                let (over, rest) = Box::pin(settle(tools, vec![one])).await;
-                done.extend(over);
-                again.extend(rest);
+                match settle_alone(tools, channel, one).await {
+                    Ok(over) => done.push(over),
+                    Err(one) => again.push(one),
+                }
             }
             (done, again)
         }
     }
 }
 
-async fn write_down(tools: &Tools, batch: &[Ended]) -> Result<(), StoreError> {
+/// Writes one down, with all that there is to say or without; what can be written later comes back.
+async fn settle_alone(tools: &Tools, channel: Channel, one: Ended) -> Result<Over, Ended> {
+    let batch = [one];
+    let whole = write_down(tools, channel, &batch).await;
+    let [one] = batch;
+    let refused = match whole {
+        Ok(()) => return Ok(Over::written(&one)),
+        Err(error) if error.is_passing() => return Err(one),
+        Err(error) => error,
+    };
+    let notice = one.settled.id;
+    tracing::error!(error = %refused, %notice, "an attempt cannot be written down with all that follows from it");
+    // First without what follows from it, then without its words too.
+    let (lane, id) = (one.lane, notice.uuid());
+    for settled in [one.settled.clone(), one.settled.bare()] {
+        match tools.store.settle_attempts(&[settled]).await {
+            Ok(()) => return Ok(Over { lane, written: Some(id) }),
+            Err(error) if error.is_passing() => return Err(one),
+            Err(error) => tracing::error!(%error, %notice, "an attempt cannot be written down"),
+        }
+    }
+    // It stays claimed by this process, and is UNKNOWN once that has ended.
+    Ok(Over { lane, written: None })
+}
+
+async fn write_down(tools: &Tools, channel: Channel, batch: &[Ended]) -> Result<(), StoreError> {
     let settled: Vec<Settled> = batch.iter().map(|it| it.settled.clone()).collect();
     tools.store.settle_attempts(&settled).await?;
+    for (notice, refusal) in batch.iter().filter_map(|it| Some((it.settled.id, it.refusal?))) {
+        let reason = match refusal {
+            AddressRefusal::Unreachable => SuppressionReason::Bounce,
+            AddressRefusal::OptedOut => SuppressionReason::Unsubscribe,
+        };
+        tools.store.suppress_recipient(channel, notice, reason, AT_SENDING, tools.clock.now()).await?;
+    }
     let health = by_endpoint(batch.iter().filter_map(|it| it.health));
     if health.is_empty() {
         return Ok(());
@@ -582,3 +622,6 @@ impl Handler<Finish> for Courier {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 
 use time::OffsetDateTime;
 
+use super::judge::expires_at;
 use crate::clock::Clock;
 use crate::domain::notice::Channel;
 use crate::gateways::callback::{self, Callbacks, EndpointSecret};
@@ -49,6 +50,10 @@ impl Way {
 
     /// Sends what was claimed.
     pub async fn send(&self, claim: &Claim, clock: &Clock) -> Result<Accepted, DeliveryError> {
+        if expires_at(claim).is_some_and(|end| clock.now() >= end) {
+            let detail = "what it is about is over: nobody could use it any more".to_owned();
+            return Err(DeliveryError::Permanent { code: "expired".to_owned(), detail });
+        }
         let corrupt = |detail: String| DeliveryError::Permanent { code: "corrupt".to_owned(), detail };
         match (self, &claim.content) {
             (_, Err(error)) => Err(corrupt(error.to_string())),

@@ -147,6 +147,19 @@ impl NoticeKind {
         }
     }
 
+    /// Whether whoever types an address into the form sends a message there, without paying: such messages are counted. A
+    /// receipt costs its sender a gift; a link is counted by itself.
+    pub fn anybody_can_cause(self) -> bool {
+        match self {
+            Self::DonationReceived | Self::PaymentFailed => true,
+            Self::PaymentConfirmed
+            | Self::Refunded
+            | Self::DonorHistory
+            | Self::DisputeOpened
+            | Self::PaymentFlagged => false,
+        }
+    }
+
     /// The name in the API and in the database.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -97,8 +97,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::gateways::broker::Outgoing;
+    use crate::gateways::broker::dead_letters::{self, DeadLetter, Letters};
     use crate::gateways::broker::stage::{Proxy, Stage, event, eventually};
-    use crate::gateways::broker::{Outgoing, dead_letters};
 
     /// A running consumer of the audit queue that remembers what it was given.
     struct Running {
@@ -209,12 +210,34 @@ mod tests {
                 Running::start(stage.settings(), |_, nth| if nth < 3 { Settle::DeadLetter } else { Settle::Ack });
             eventually("three dead letters", async || dead(stage).await == 3).await;
             assert_eq!(running.seen.borrow().len(), 3);
-            assert_eq!(dead_letters::replay(&stage.settings(), ConsumerQueue::Audit, 2).await.unwrap(), 2);
+            let (settings, queue) = (stage.settings(), ConsumerQueue::Audit);
+            let shown = dead_letters::list(&settings, queue, 9).await.unwrap();
+            assert_eq!(shown.iter().map(|it| it.message_id.unwrap()).collect::<HashSet<_>>(), ids(&batch));
+            assert!(shown.iter().all(|it| it.reason.as_deref() == Some("rejected") && it.deaths == 1));
+            assert!(shown.iter().all(|it| it.died_at.is_some() && it.body == batch[0].body));
+            eventually("they are where they were", async || dead(stage).await == 3).await;
+            assert_eq!(dead_letters::list(&settings, queue, 1).await.unwrap()[0].message_id, shown[0].message_id);
+            eventually("they are where they were", async || dead(stage).await == 3).await;
+            assert_eq!(dead_letters::replay(&settings, queue, Letters::Oldest(1)).await.unwrap().count, 1);
+            let last = shown[2].message_id.unwrap();
+            let done = dead_letters::replay(&settings, queue, Letters::These(&[last, Uuid::nil()])).await.unwrap();
+            assert_eq!((done.count, done.ids), (1, vec![last]));
             eventually("two again", async || running.seen.borrow().len() == 5).await;
             let (first, again) = (running.seen.borrow()[0].clone(), running.seen.borrow()[3].clone());
             assert_eq!(first, again);
             running.stop().await;
-            assert_eq!(dead_letters::discard(&stage.settings(), ConsumerQueue::Audit, 9).await.unwrap(), 1);
+            let left = shown[1].message_id;
+            let refused = async |_: &DeadLetter| Err("no room".to_owned());
+            let error = dead_letters::discard(&settings, queue, Letters::Oldest(9), refused).await.unwrap_err();
+            assert!(matches!(error, BrokerError::NotKept(_)), "{error}");
+            eventually("what could not be kept stays", async || dead(stage).await == 1).await;
+            let kept = RefCell::new(Vec::new());
+            let keep = async |letter: &DeadLetter| {
+                kept.borrow_mut().push((letter.message_id, letter.body.clone()));
+                Ok(())
+            };
+            assert_eq!(dead_letters::discard(&settings, queue, Letters::Oldest(9), keep).await.unwrap().count, 1);
+            assert_eq!(*kept.borrow(), [(left, batch[0].body.clone())]);
             assert_eq!(dead(stage).await, 0);
         })
         .await;

@@ -37,6 +37,9 @@ pub enum BrokerError {
         /// Messages allowed.
         max: usize,
     },
+    /// A dead letter is not dropped, because its body could not be kept.
+    #[error("a dead letter stays where it is, for its body could not be kept: {0}")]
+    NotKept(String),
     /// The gateway was closed for good.
     #[error("the RabbitMQ gateway is closed")]
     Closed,

@@ -124,8 +124,8 @@ impl Callbacks {
     ///
     /// # Errors
     /// Gone: 410, disable the endpoint. Permanent: it was never sent and never will be, as `url`, `message` or
-    /// `settings` says. Transient: everything else, as the standard has it, redirects and refusals included; `address`
-    /// says that the name leads where webhooks must not go.
+    /// `settings` says. Unknown: the request went out and no status came back. Transient: everything else, as the standard
+    /// has it, redirects and refusals included; `address` says that the name leads where webhooks must not go.
     pub async fn send(&self, callback: &Callback) -> Result<Accepted, DeliveryError> {
         let url = self.endpoint(&callback.url).map_err(|error| DeliveryError::permanent("url", error))?;
         if callback.body.len() > MAXIMUM_BODY_BYTES {
@@ -138,8 +138,9 @@ impl Callbacks {
         let response = match timeout_at(deadline, request.send()).await {
             Ok(answered) => answered.map_err(|error| unanswered(&error))?,
             Err(_) => {
+                // Connecting has a shorter bound of its own: by now the request is out.
                 let detail = format!("no answer within {} ms", self.timeout.as_millis());
-                return Err(DeliveryError::transient("timeout", detail));
+                return Err(DeliveryError::unknown("timeout", detail));
             }
         };
         let verdict = judge(&response, callback.at);
@@ -182,9 +183,11 @@ fn unanswered(error: &reqwest::Error) -> DeliveryError {
     if error.is_builder() {
         return DeliveryError::permanent("message", "the request cannot be written as HTTP");
     }
-    let code = http::unreached(error);
-    let what = if error.is_connect() { "no connection" } else { "the connection broke" };
-    DeliveryError::transient(code, format!("{what}: {}", http::cause(error)))
+    let (code, cause) = (http::unreached(error), http::cause(error));
+    if error.is_connect() {
+        return DeliveryError::transient(code, format!("no connection: {cause}"));
+    }
+    DeliveryError::unknown(code, format!("the connection broke: {cause}"))
 }
 
 #[cfg(test)]

@@ -3,20 +3,23 @@
 //! Deliberately absent: literal addresses, which no client resolves; the URL's own check judges those. No answer is
 //! remembered: the system's resolver does that.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::address;
 
-/// Lookups under way at once. A lookup that its webhook no longer waits for keeps its place until the system gives up,
-/// so that a dead name server cannot fill the process with threads.
-const MAXIMUM_LOOKUPS: usize = 16;
+/// Lookups under way at once: of one name, and of all. A lookup that its webhook no longer waits for keeps its place until
+/// the system gives up, so that a dead name server can neither fill the process with threads nor take the places of names
+/// that others answer for.
+const MAXIMUM_LOOKUPS_OF_ONE: usize = 4;
+const MAXIMUM_LOOKUPS: usize = 64;
 /// A name with more addresses is refused: none is connected to unjudged, and nobody honest has so many.
 const MAXIMUM_ADDRESSES: usize = 64;
 
@@ -86,17 +89,52 @@ impl Refused {
 pub(super) struct Guard {
     resolver: Resolver,
     private: bool,
-    lookups: Arc<Semaphore>,
+    places: Arc<Places>,
+}
+
+/// The places of lookups.
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    /// Of names that are being looked up; forgotten with the last lookup.
+    names: Mutex<HashMap<String, Weak<Semaphore>>>,
+}
+
+/// What a lookup holds until the system has answered.
+type Place = [OwnedSemaphorePermit; 2];
+
+impl Places {
+    fn new() -> Self {
+        Self { all: Arc::new(Semaphore::new(MAXIMUM_LOOKUPS)), names: Mutex::default() }
+    }
+
+    async fn take(&self, name: &str) -> Result<Place, AcquireError> {
+        // The name's own first: who waits for that holds no place of others.
+        let own = self.of(name).acquire_owned().await?;
+        Ok([own, Arc::clone(&self.all).acquire_owned().await?])
+    }
+
+    fn of(&self, name: &str) -> Arc<Semaphore> {
+        // Nothing can panic under the lock.
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        names.retain(|_, semaphore| semaphore.strong_count() > 0);
+        let fresh = Arc::new(Semaphore::new(MAXIMUM_LOOKUPS_OF_ONE));
+        names.insert(name.to_owned(), Arc::downgrade(&fresh));
+        fresh
+    }
 }
 
 impl Guard {
     pub fn new(resolver: Resolver, private: bool) -> Self {
-        Self { resolver, private, lookups: Arc::new(Semaphore::new(MAXIMUM_LOOKUPS)) }
+        Self { resolver, private, places: Arc::new(Places::new()) }
     }
 
     async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, Refused> {
         let unknown = |error: &dyn fmt::Display| Refused::Unknown(error.to_string());
-        let place = Arc::clone(&self.lookups).acquire_owned().await.map_err(|error| unknown(&error))?;
+        let place = self.places.take(&name).await.map_err(|error| unknown(&error))?;
         let resolver = self.resolver.clone();
         let looked_up = tokio::task::spawn_blocking(move || {
             let answer = resolver.lookup(&name);
@@ -145,6 +183,33 @@ mod tests {
         assert_eq!(judged(&["::1", "93.184.216.34"]).unwrap_err().code(), "address");
         assert_eq!(judged(&[]).unwrap_err().code(), "dns");
         assert_eq!(judged(&["93.184.216.34"; MAXIMUM_ADDRESSES + 1]), Err(Refused::Crowd));
+    }
+
+    #[tokio::test]
+    async fn a_name_whose_server_is_dead_takes_no_place_of_the_others() {
+        let (give_up, dead) = std::sync::mpsc::channel::<()>();
+        let dead = Mutex::new(dead);
+        let given = Resolver::Given(Arc::new(move |name| {
+            if name == "dead.example" {
+                // Until the test ends.
+                let _ = dead.lock().unwrap().recv();
+                return Err(io::Error::other("no answer"));
+            }
+            Ok(vec!["93.184.216.34".parse().unwrap()])
+        }));
+        let guard = Guard::new(given, false);
+        let waiting: Vec<_> =
+            (0..100).map(|_| tokio::spawn(guard.clone().addresses("dead.example".to_owned()))).collect();
+        let all = Arc::clone(&guard.places.all);
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        while all.available_permits() > MAXIMUM_LOOKUPS - MAXIMUM_LOOKUPS_OF_ONE {
+            assert!(tokio::time::Instant::now() < deadline, "the lookups never began");
+            tokio::task::yield_now().await;
+        }
+        assert!(guard.clone().addresses("alive.example".to_owned()).await.is_ok());
+        assert_eq!(all.available_permits(), MAXIMUM_LOOKUPS - MAXIMUM_LOOKUPS_OF_ONE);
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+        drop(give_up);
     }
 
     #[tokio::test]

@@ -9,8 +9,8 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use uuid::Uuid;
 
 use crate::gateways::delivery::{Accepted, DeliveryError};
 
@@ -18,13 +18,11 @@ use crate::gateways::delivery::{Accepted, DeliveryError};
 #[derive(Clone, Debug)]
 pub struct MailFiles {
     dir: PathBuf,
-    /// Keeps two writers of one mail out of each other's draft.
-    drafts: Arc<AtomicU64>,
 }
 
 impl MailFiles {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, drafts: Arc::default() }
+        Self { dir }
     }
 
     pub(super) async fn write(&self, message_id: &str, bytes: Vec<u8>) -> Result<Accepted, DeliveryError> {
@@ -54,9 +52,10 @@ impl MailFiles {
         worked.map_err(|error| self.refused(&error))
     }
 
+    /// Keeps two writers of one mail out of each other's draft, also where two containers share the directory and each is
+    /// process 1.
     fn draft(&self) -> PathBuf {
-        let number = self.drafts.fetch_add(1, Ordering::Relaxed);
-        self.dir.join(format!(".{}-{number}.draft", std::process::id()))
+        self.dir.join(format!(".{}.draft", Uuid::new_v4()))
     }
 
     fn refused(&self, error: &io::Error) -> DeliveryError {

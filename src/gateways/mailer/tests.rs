@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 use super::super::delivery::testing::{Authority, Certified, install_crypto};
-use super::smtp::SmtpRelay;
+use super::smtp::{SmtpRelay, Trust};
 use super::*;
 
 const NOTICE: Uuid = Uuid::from_u128(0x0193_8f00_0000_7000_8000_0000_0000_0001);
@@ -46,7 +46,7 @@ async fn relay(refused: &'static str, reply: &'static str) -> (Mailer, JoinHandl
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", listener.local_addr().unwrap());
     let conversation = tokio::spawn(converse(listener, refused, reply));
-    (Mailer::from_url(Some(&url), PathBuf::new()).unwrap(), conversation)
+    (Mailer::from_url(Some(&url), &[], PathBuf::new()).unwrap(), conversation)
 }
 
 async fn converse(listener: TcpListener, refused: &'static str, reply: &'static str) -> Vec<String> {
@@ -104,9 +104,12 @@ async fn the_relays_reply_code_decides_whether_to_try_again() {
     let cases = [
         ("RCPT", "451 4.7.1 greylisted", ("transient", "451")),
         ("MAIL", "421 too busy", ("transient", "421")),
-        ("RCPT", "550 5.1.1 <zoe@example.org> unknown", ("permanent", "550")),
+        ("RCPT", "550 5.1.1 <zoe@example.org> unknown", ("refused", "550")),
+        ("RCPT", "550 <zoe@example.org> unavailable", ("permanent", "550")),
+        ("RCPT", "554 5.7.1 <zoe@example.org> relay access denied", ("transient", "554")),
         ("DATA", "554 5.7.1 spam", ("permanent", "554")),
         ("MAIL", "530 5.7.0 authentication required", ("transient", "530")),
+        ("MAIL", "550 5.7.1 sender rejected", ("transient", "550")),
     ];
     for (refused, reply, expected) in cases {
         let (mailer, _conversation) = relay(refused, reply).await;
@@ -121,7 +124,7 @@ async fn a_relay_that_is_away_is_tried_again_and_fails_the_check() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", listener.local_addr().unwrap());
     drop(listener);
-    let mailer = Mailer::from_url(Some(&url), PathBuf::new()).unwrap();
+    let mailer = Mailer::from_url(Some(&url), &[], PathBuf::new()).unwrap();
     assert_eq!(code(&mailer.send(&mail()).await.unwrap_err()), ("transient", "connection"));
     assert_eq!(code(&mailer.check().await.unwrap_err()), ("transient", "connection"));
 }
@@ -134,7 +137,7 @@ async fn a_relay_that_answers_passes_the_check() {
 
 #[tokio::test]
 async fn only_loopback_may_be_spoken_to_without_tls() {
-    let shown = |url: &str| match Mailer::from_url(Some(url), PathBuf::new()).unwrap() {
+    let shown = |url: &str| match Mailer::from_url(Some(url), &[], PathBuf::new()).unwrap() {
         Mailer::Smtp(relay) => relay.encryption(),
         Mailer::Files(_) => unreachable!("a URL was given"),
     };
@@ -147,7 +150,7 @@ async fn only_loopback_may_be_spoken_to_without_tls() {
 #[tokio::test]
 async fn a_url_that_cannot_be_used_is_refused_without_repeating_its_password() {
     for url in ["not a url", "http://u:secret@host", "smtp://", "smtp://u:secret@host?tls=opportunistic"] {
-        let error = Mailer::from_url(Some(url), PathBuf::new()).unwrap_err();
+        let error = Mailer::from_url(Some(url), &[], PathBuf::new()).unwrap_err();
         assert_eq!(code(&error), ("permanent", "settings"), "{url}");
         assert!(!error.to_string().contains("secret"), "{error}");
     }
@@ -157,7 +160,7 @@ async fn a_url_that_cannot_be_used_is_refused_without_repeating_its_password() {
 async fn a_second_try_of_the_same_notice_replaces_the_file_instead_of_doubling_it() {
     let dir = tempfile::tempdir().unwrap();
     let mails = dir.path().join("mails");
-    let mailer = Mailer::from_url(None, mails.clone()).unwrap();
+    let mailer = Mailer::from_url(None, &[], mails.clone()).unwrap();
     mailer.check().await.unwrap();
     let first = mailer.send(&mail()).await.unwrap();
     assert_eq!(mailer.send(&mail()).await.unwrap(), first);
@@ -170,7 +173,7 @@ async fn a_second_try_of_the_same_notice_replaces_the_file_instead_of_doubling_i
 #[tokio::test]
 async fn a_directory_that_cannot_be_made_is_told() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mailer = Mailer::from_url(None, file.path().join("mails")).unwrap();
+    let mailer = Mailer::from_url(None, &[], file.path().join("mails")).unwrap();
     assert_eq!(code(&mailer.send(&mail()).await.unwrap_err()), ("transient", "file"));
     assert_eq!(code(&mailer.check().await.unwrap_err()), ("transient", "file"));
 }
@@ -178,7 +181,7 @@ async fn a_directory_that_cannot_be_made_is_told() {
 #[tokio::test]
 async fn nothing_smuggles_in_a_header_a_recipient_or_a_path() {
     let dir = tempfile::tempdir().unwrap();
-    let mailer = Mailer::from_url(None, dir.path().join("mails")).unwrap();
+    let mailer = Mailer::from_url(None, &[], dir.path().join("mails")).unwrap();
     let evil = "x\r\nBcc: eve@example.org";
     let cases = [
         Mail { subject: evil.to_owned(), ..mail() },
@@ -271,7 +274,8 @@ impl RealRelay {
 fn relay_at(url: &str, root: &Authority) -> Mailer {
     install_crypto();
     // This machine's own relay counts as a foreign one here: nothing is said in the clear.
-    Mailer::Smtp(SmtpRelay::with(url, |_| false, &[root.pem()]).unwrap())
+    let roots = [root.pem()];
+    Mailer::Smtp(SmtpRelay::with(url, Trust { plain: |_| false, roots: &roots }, Patience::USUAL).unwrap())
 }
 
 #[tokio::test]

@@ -6,10 +6,14 @@
 use reqwest::StatusCode;
 use serde::Deserialize;
 
-use crate::gateways::delivery::{Accepted, DeliveryError, http};
+use crate::gateways::delivery::{Accepted, AddressRefusal, DeliveryError, http};
 
+/// The recipient answered STOP.
+const OPTED_OUT: u32 = 21610;
+/// To is not a mobile number.
+const NO_MOBILE_NUMBER: u32 = 21614;
 /// The message itself, or whom it is for: the same one will be refused for ever.
-const ABOUT_THE_MESSAGE: [u32; 17] = [
+const ABOUT_THE_MESSAGE: [u32; 15] = [
     21211, // To is not a valid number
     21214, // To cannot be reached
     21217, // To does not look like one
@@ -18,9 +22,7 @@ const ABOUT_THE_MESSAGE: [u32; 17] = [
     21408, // the account may not send to that region
     21602, // no body
     21604, // no To
-    21610, // the recipient has opted out
     21612, // no route from From to To
-    21614, // To is not a mobile number
     21617, // the body is too long
     21635, // To is a landline
     30003, // the handset is away for good
@@ -63,11 +65,15 @@ pub(super) fn refused(status: StatusCode, body: &[u8]) -> DeliveryError {
     let detail = problem.detail(status);
     match problem.code {
         Some(TOO_MANY_REQUESTS) => DeliveryError::transient(StatusCode::TOO_MANY_REQUESTS.as_u16(), detail),
+        Some(OPTED_OUT) => DeliveryError::refused(AddressRefusal::OptedOut, OPTED_OUT, detail),
+        Some(NO_MOBILE_NUMBER) => DeliveryError::refused(AddressRefusal::Unreachable, NO_MOBILE_NUMBER, detail),
         Some(code) if ABOUT_THE_MESSAGE.contains(&code) => DeliveryError::permanent(code, detail),
         Some(code) if ABOUT_OUR_ACCOUNT.contains(&code) => DeliveryError::transient("settings", detail),
         code => match status.as_u16() {
             400 | 422 => DeliveryError::permanent(code.unwrap_or(u32::from(status.as_u16())), detail),
             401 | 403 | 404 => DeliveryError::transient("settings", detail),
+            // A fault of its own says nothing of how far it came: Twilio has no key by which it would know a repetition.
+            status @ 500.. => DeliveryError::unknown(status, detail),
             other => DeliveryError::transient(other, detail),
         },
     }
@@ -82,8 +88,8 @@ pub(super) fn unanswered(error: &reqwest::Error) -> DeliveryError {
         let detail = format!("Twilio could not be reached: {}", http::cause(error));
         return DeliveryError::transient(http::unreached(error), detail);
     }
-    let detail = format!("Twilio did not answer, and may have taken the message: {}", http::cause(error));
-    DeliveryError::transient("unknown", detail)
+    let code = if error.is_timeout() { "timeout" } else { "connection" };
+    DeliveryError::unknown(code, format!("Twilio did not answer: {}", http::cause(error)))
 }
 
 /// Twilio's error object, as far as we keep it.
@@ -120,8 +126,8 @@ mod tests {
     fn each_answer_has_its_class() {
         for (status, body, label, code) in [
             (400, r#"{"code":21211,"message":"no","status":400}"#, "permanent", "21211"),
-            (400, r#"{"code":21610}"#, "permanent", "21610"),
-            (400, r#"{"code":21614}"#, "permanent", "21614"),
+            (400, r#"{"code":21610}"#, "refused", "21610"),
+            (400, r#"{"code":21614}"#, "refused", "21614"),
             (403, r#"{"code":21408}"#, "permanent", "21408"),
             (400, r#"{"code":29999}"#, "permanent", "29999"),
             (400, "<html>", "permanent", "400"),
@@ -132,8 +138,8 @@ mod tests {
             (400, r#"{"code":21606}"#, "transient", "settings"),
             (404, "", "transient", "settings"),
             (302, "", "transient", "302"),
-            (500, "", "transient", "500"),
-            (503, r#"{"code":20503}"#, "transient", "503"),
+            (500, "", "unknown", "500"),
+            (503, r#"{"code":20503}"#, "unknown", "503"),
         ] {
             let error = refusal(status, body);
             assert_eq!((error.label(), error.code()), (label, code), "{status} {body}");

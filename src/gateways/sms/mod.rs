@@ -1,9 +1,10 @@
 //! Sends one text message through Twilio's REST API
 //! (<https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>).
 //!
-//! Twilio has no idempotency key for messages. A request that was sent and not answered may have become a message: it
-//! comes back as transient with the code `unknown`, and whoever tries again may double the message. That window is open
-//! from the request's last byte to Twilio's answer, and for a process that dies, to our own commit.
+//! Twilio has no idempotency key for messages. A request that was sent and not answered, or answered by a fault of
+//! Twilio's own (5xx), may have become a message: it comes back as unknown, and whoever tries again may double the
+//! message. That window is open from the request's last byte to Twilio's answer, and for a process that dies, to our own
+//! commit.
 //!
 //! Deliberately absent: retries, words, opt-in and the choice of recipients. The courier retries; notices say what to
 //! write.
@@ -107,8 +108,8 @@ impl Sms {
     /// Hands the message over; the receipt carries Twilio's message SID.
     ///
     /// # Errors
-    /// Transient: try again later; the code `unknown` says that Twilio may have taken it. Permanent: the message is
-    /// dead; the code is Twilio's (<https://www.twilio.com/docs/api/errors>).
+    /// Transient: try again later. Unknown: so, but Twilio may have taken it. Permanent, refused: the message is dead; the
+    /// code is Twilio's (<https://www.twilio.com/docs/api/errors>).
     pub async fn send(&self, message: &TextMessage) -> Result<Accepted, DeliveryError> {
         check(message)?;
         let request = self

@@ -11,6 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
+use crate::gateways::delivery::AddressRefusal;
+
 /// The most fields of a callback that are looked at; Twilio sends some ten.
 const MAXIMUM_FIELDS: usize = 100;
 
@@ -43,15 +45,6 @@ pub struct TextReport {
     pub status: TextStatus,
     /// Why not, as `30005` (<https://www.twilio.com/docs/api/errors>).
     pub error_code: Option<String>,
-}
-
-/// Why nothing more should be sent to a phone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PhoneRefusal {
-    /// It takes no text messages, for good: a landline, or no mobile number.
-    Unreachable,
-    /// Its owner answered STOP.
-    OptedOut,
 }
 
 /// How far a message got; the last three are final.
@@ -103,10 +96,10 @@ impl TextReport {
 
     /// Why nothing more should be sent to that phone, if that is what it says. Codes that a phone without power gets too
     /// (30003, 30005) say nothing for good.
-    pub fn refusal(&self) -> Option<PhoneRefusal> {
+    pub fn refusal(&self) -> Option<AddressRefusal> {
         match self.error_code.as_deref()? {
-            "21610" => Some(PhoneRefusal::OptedOut),
-            "21614" | "30006" => Some(PhoneRefusal::Unreachable),
+            "21610" => Some(AddressRefusal::OptedOut),
+            "21614" | "30006" => Some(AddressRefusal::Unreachable),
             _ => None,
         }
     }
@@ -189,9 +182,9 @@ mod tests {
     #[test]
     fn only_codes_that_hold_for_good_silence_a_phone() {
         for (code, refusal) in [
-            ("21610", Some(PhoneRefusal::OptedOut)),
-            ("21614", Some(PhoneRefusal::Unreachable)),
-            ("30006", Some(PhoneRefusal::Unreachable)),
+            ("21610", Some(AddressRefusal::OptedOut)),
+            ("21614", Some(AddressRefusal::Unreachable)),
+            ("30006", Some(AddressRefusal::Unreachable)),
             ("30003", None),
             ("30005", None),
         ] {

@@ -115,6 +115,14 @@ pub struct Settled {
     pub next_attempt_at: Option<OffsetDateTime>,
 }
 
+impl Settled {
+    /// What is left where the database refuses the rest: that it ended, and how.
+    pub fn bare(&self) -> Self {
+        let detail = Some("what was said of this attempt cannot be stored".to_owned());
+        Self { code: None, detail, provider_id: None, ..self.clone() }
+    }
+}
+
 impl Store {
     /// Due mails or text messages, at most `limit`, claimed for the process `number`; and how many more were found whose
     /// address is suppressed, and ended.
@@ -128,7 +136,9 @@ impl Store {
         let courtesies: Vec<&str> =
             NoticeKind::ALL.into_iter().filter(|kind| kind.is_courtesy()).map(NoticeKind::as_str).collect();
         let client = self.pools.reader().await?;
-        let rows = query(&client, CLAIM_MESSAGES, &[&channel.as_str(), &number, &now, &limit, &courtesies]).await?;
+        let params: [&(dyn ToSql + Sync); 6] =
+            [&channel.as_str(), &number, &now, &limit, &courtesies, &super::feedback::spared()];
+        let rows = query(&client, CLAIM_MESSAGES, &params).await?;
         let (silenced, claimed): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get("suppressed"));
         Ok((
             claimed.into_iter().map(|row| claim(row, letter(row).map(Content::Letter))).collect(),
@@ -208,7 +218,7 @@ impl Store {
         Ok(row.map_or(0, |row| row.get(0)))
     }
 
-    /// Ends webhooks whose endpoint is disabled or gone; returns how many.
+    /// Ends webhooks whose endpoint is disabled (dead) or deleted (discarded, dead ones too); returns how many.
     pub async fn bury_undeliverable(&self) -> Result<u64, StoreError> {
         let client = self.pools.reader().await?;
         execute(&client, BURY, &[]).await

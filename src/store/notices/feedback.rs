@@ -3,10 +3,11 @@
 //! Deliberately absent: how they say it; their signatures and formats are the gateways'.
 
 use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::domain::ids::NoticeId;
-use crate::domain::notice::{Channel, NoticeStatus};
+use crate::domain::notice::{Audience, Channel, NoticeKind, NoticeStatus};
 use crate::store::pool::{execute, query_opt};
 use crate::store::suppressions::SuppressionReason;
 use crate::store::{Store, StoreError};
@@ -14,21 +15,28 @@ use crate::store::{Store, StoreError};
 const RECORD: &str = include_str!("../../../sql/queries/notices/record_feedback.sql");
 const SUPPRESS: &str = include_str!("../../../sql/queries/notices/suppress_recipient.sql");
 
-/// How a provider names a message.
+/// How a provider names a message: any of these is enough.
 #[derive(Clone, Debug)]
-pub enum Named {
-    /// By our identifier, which we gave it.
-    ByUs(NoticeId),
-    /// By the provider's own identifier.
-    ByProvider(String),
+pub struct Named {
+    /// Our identifier, which we gave it.
+    pub by_us: Option<NoticeId>,
+    /// The provider's own identifiers.
+    pub by_provider: Vec<String>,
 }
 
 impl Named {
-    fn columns(&self) -> (Option<Uuid>, Option<&str>) {
-        match self {
-            Self::ByUs(id) => (Some(id.uuid()), None),
-            Self::ByProvider(id) => (None, Some(id)),
-        }
+    /// By our identifier.
+    pub fn by_us(id: NoticeId) -> Self {
+        Self { by_us: Some(id), by_provider: Vec::new() }
+    }
+
+    /// By the provider's.
+    pub fn by_provider(id: String) -> Self {
+        Self { by_us: None, by_provider: vec![id] }
+    }
+
+    fn columns(&self) -> (Option<Uuid>, &[String]) {
+        (self.by_us.map(NoticeId::uuid), &self.by_provider)
     }
 }
 
@@ -51,28 +59,40 @@ pub struct Feedback {
     pub suppress: Option<(SuppressionReason, String)>,
 }
 
+/// Kinds whose recipient is never suppressed: to lose the operators' own mails over one bounce is to lose alarms.
+pub(super) fn spared() -> Vec<&'static str> {
+    let to_operators = |kind: &NoticeKind| kind.audience() == Audience::Operators;
+    NoticeKind::ALL.into_iter().filter(to_operators).map(NoticeKind::as_str).collect()
+}
+
 impl Store {
-    /// Takes a provider's word; returns whether it moved the message. Old news and news of messages that we do not know
-    /// move nothing.
-    pub async fn record_feedback(&self, it: &Feedback) -> Result<bool, StoreError> {
+    /// Takes a provider's words, all or none; returns of each whether it moved its message. Old news and news of messages
+    /// that we do not know move nothing.
+    pub async fn record_feedback(&self, items: &[Feedback]) -> Result<Vec<bool>, StoreError> {
         let mut client = self.pools.reader().await?;
-        let (ours, theirs) = it.notice.columns();
-        let channel = it.channel.as_str();
         let transaction = client.transaction().await?;
-        if let Some((reason, source)) = &it.suppress {
-            let suppress = transaction.prepare_cached(SUPPRESS).await?;
-            transaction.execute(&suppress, &[&channel, &ours, &theirs, &reason.as_str(), source, &it.at]).await?;
-        }
+        let suppress = transaction.prepare_cached(SUPPRESS).await?;
         let record = transaction.prepare_cached(RECORD).await?;
-        let moved = transaction
-            .execute(&record, &[&channel, &ours, &theirs, &it.status.as_str(), &it.provider_status, &it.at, &it.detail])
-            .await?;
+        let mut moved = Vec::with_capacity(items.len());
+        for it in items {
+            let (ours, theirs) = it.notice.columns();
+            let channel = it.channel.as_str();
+            if let Some((reason, source)) = &it.suppress {
+                let spared = spared();
+                let params: [&(dyn ToSql + Sync); 7] =
+                    [&channel, &ours, &theirs, &reason.as_str(), source, &it.at, &spared];
+                transaction.execute(&suppress, &params).await?;
+            }
+            let params: [&(dyn ToSql + Sync); 7] =
+                [&channel, &ours, &theirs, &it.status.as_str(), &it.provider_status, &it.at, &it.detail];
+            moved.push(transaction.execute(&record, &params).await? > 0);
+        }
         transaction.commit().await?;
-        Ok(moved > 0)
+        Ok(moved)
     }
 
-    /// Nothing goes any more to where this message went: the donor, or whoever holds the mail, unsubscribed. Returns
-    /// whether the message is known.
+    /// Nothing goes any more to where this message went: the donor, or whoever holds the mail, unsubscribed, or there is no
+    /// such mailbox. Returns whether the message is known.
     pub async fn suppress_recipient(
         &self,
         channel: Channel,
@@ -82,13 +102,10 @@ impl Store {
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         let client = self.pools.reader().await?;
-        let by_provider: Option<&str> = None;
-        execute(
-            &client,
-            SUPPRESS,
-            &[&channel.as_str(), &Some(notice.uuid()), &by_provider, &reason.as_str(), &source, &now],
-        )
-        .await?;
+        let (ours, theirs) = (Some(notice.uuid()), Vec::<String>::new());
+        let params: [&(dyn ToSql + Sync); 7] =
+            [&channel.as_str(), &ours, &theirs, &reason.as_str(), &source, &now, &spared()];
+        execute(&client, SUPPRESS, &params).await?;
         let known = query_opt(&client, super::operations::LOAD, &[&notice.uuid()]).await?;
         Ok(known.is_some())
     }

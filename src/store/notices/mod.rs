@@ -20,9 +20,12 @@ use super::pool::execute;
 use super::{Store, StoreError};
 use crate::domain::ids::NoticeId;
 use crate::domain::money::Currency;
-use crate::domain::notice::Due;
+use crate::domain::notice::{Due, NoticeKind};
 
 const RECORD: &str = include_str!("../../../sql/queries/notices/record_notices.sql");
+
+/// Messages that anybody can set off ([`NoticeKind::anybody_can_cause`]), to one address in an hour.
+pub const UNASKED_AN_HOUR: i64 = 20;
 
 const TABLE: &str = "notifications.notifications";
 
@@ -49,8 +52,15 @@ pub struct NewNotice {
     pub created_at: OffsetDateTime,
 }
 
+/// No UUIDv7 that was made at `at` or later is smaller.
+fn first_uuid_at(at: OffsetDateTime) -> Uuid {
+    let milliseconds = u128::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    Uuid::from_u128(milliseconds << 80)
+}
+
 impl Store {
-    /// Records what facts give rise to, once each, all of it or nothing; returns how many were new.
+    /// Records what facts give rise to, once each, all of it or nothing; returns how many were new. What would be too much
+    /// for an address ([`UNASKED_AN_HOUR`]) is on record as suppressed.
     pub async fn record_notices(&self, notices: &[NewNotice]) -> Result<u64, StoreError> {
         if notices.is_empty() {
             return Ok(0);
@@ -68,7 +78,10 @@ impl Store {
         let currencies: Vec<&str> = notices.iter().map(|it| it.currency.code()).collect();
         let traces: Vec<Option<&str>> = notices.iter().map(|it| it.traceparent.as_deref()).collect();
         let created: Vec<OffsetDateTime> = notices.iter().map(|it| it.created_at).collect();
-        let params: [&(dyn ToSql + Sync); 13] = [
+        let bounded: Vec<&str> =
+            NoticeKind::ALL.into_iter().filter(|kind| kind.anybody_can_cause()).map(NoticeKind::as_str).collect();
+        let since = notices[0].created_at - time::Duration::HOUR;
+        let params: [&(dyn ToSql + Sync); 17] = [
             &ids,
             &events,
             &kinds,
@@ -82,6 +95,10 @@ impl Store {
             &currencies,
             &traces,
             &created,
+            &bounded,
+            &UNASKED_AN_HOUR,
+            &first_uuid_at(since),
+            &since,
         ];
         let client = self.pools.reader().await?;
         execute(&client, RECORD, &params).await

@@ -169,7 +169,8 @@ pub async fn resend_notice(
     let statement = transaction.prepare_cached(RESEND).await?;
     let courtesies: Vec<&str> =
         NoticeKind::ALL.into_iter().filter(|kind| kind.is_courtesy()).map(NoticeKind::as_str).collect();
-    let params: [&(dyn ToSql + Sync); 5] = [&id.uuid(), &duplicate.uuid(), &now, &courtesies, &traceparent];
+    let params: [&(dyn ToSql + Sync); 6] =
+        [&id.uuid(), &duplicate.uuid(), &now, &courtesies, &traceparent, &super::feedback::spared()];
     let Some(row) = transaction.query_opt(&statement, &params).await? else {
         return Ok(Err(ResendRefusal::NotFound));
     };
