@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
+use super::lifecycle::{intent_in, wait};
 use super::{Bounds, Kind, Session};
 use crate::api::{self, Gift};
 use crate::books::Books;
@@ -41,12 +42,14 @@ pub struct Create {
     waits: bool,
     /// What can be paid, where somebody wants it.
     payables: Option<Mutex<Vec<Payable>>>,
+    /// Whether a payment that the provider is still to open is looked at until it can be paid.
+    insists: bool,
 }
 
 impl Create {
     /// Over these campaigns.
     pub fn new(session: &Session, campaigns: Vec<Uuid>, with_keys: bool) -> Self {
-        Self { campaigns, books: Arc::clone(&session.books), with_keys, waits: true, payables: None }
+        Self { campaigns, books: Arc::clone(&session.books), with_keys, waits: true, payables: None, insists: false }
     }
 
     /// The same; donors get their answer right after the commit.
@@ -57,6 +60,11 @@ impl Create {
     /// The same, and what can be paid is kept.
     pub fn keeping(self) -> Self {
         Self { payables: Some(Mutex::default()), ..self }
+    }
+
+    /// The same, and each can be paid: a preparation, which is not measured.
+    pub fn insisting(self) -> Self {
+        Self { insists: true, ..self.keeping() }
     }
 
     /// What can be paid; it is given away.
@@ -80,8 +88,11 @@ impl Create {
             Outcome::Done => {}
             other => return Err(other),
         }
-        let gift = api::gift(answer.text()).ok_or_else(|| Outcome::Wrong("a 201 without a donation".to_owned()))?;
+        let mut gift = api::gift(answer.text()).ok_or_else(|| Outcome::Wrong("a 201 without a donation".to_owned()))?;
         self.books.give(gift.id, gift.payment_id);
+        if self.insists && gift.intent_id.is_none() {
+            gift.intent_id = Some(wait(wire, &gift, intent_in).await?);
+        }
         if let (Some(kept), Some(intent_id)) = (&self.payables, gift.intent_id.clone()) {
             lock(kept).push(Payable { payment: gift.payment_id, intent_id, amount_minor });
         }

@@ -60,7 +60,7 @@ impl Lifecycle {
         let intent = match &gift.intent_id {
             Some(intent) => intent.clone(),
             // The sandbox was slow: the donor looks again, as the page would.
-            None => self.wait(wire, &gift, |body| text(body, "\"intent_id\":\"").map(str::to_owned)).await?,
+            None => wait(wire, &gift, intent_in).await?,
         };
         let began = Instant::now();
         let answer = desk.call(&api::confirm(&intent)).await.map_err(|error| Outcome::Failed(error.to_string()))?;
@@ -69,37 +69,42 @@ impl Lifecycle {
             other => return Err(other),
         }
         let began = Instant::now();
-        self.wait(wire, &gift, |body| (text(body, "\"status\":\"") == Some("COMPLETED")).then_some(())).await?;
+        wait(wire, &gift, |body| (text(body, "\"status\":\"") == Some("COMPLETED")).then_some(())).await?;
         step(turn.tally, first + 2, began);
         self.books.complete(gift.id);
         Ok(())
     }
+}
 
-    /// Polls the donation until `seen` sees in it what it looks for.
-    async fn wait<T>(&self, wire: &mut Wire, gift: &Gift, seen: impl Fn(&str) -> Option<T>) -> Result<T, Outcome> {
-        let deadline = Instant::now() + DEADLINE;
-        // From the version before the answer's: what happened since is shown at once.
-        let mut version = gift.version - 1;
-        loop {
-            let bytes = api::poll(gift, version, POLL_S);
-            let answer = wire.call(&bytes).await.map_err(|error| Outcome::Failed(error.to_string()))?;
-            match api::outcome(&answer, 200) {
-                Outcome::Done => {}
-                other => return Err(other),
-            }
-            if let Some(found) = seen(answer.text()) {
-                return Ok(found);
-            }
-            let newer = number(answer.text(), "\"version\":").unwrap_or(version);
-            if newer < version {
-                return Err(Outcome::Wrong(format!("a donation's version went from {version} back to {newer}")));
-            }
-            version = newer;
-            if Instant::now() > deadline {
-                return Err(Outcome::Failed(format!("not shown as completed within {} s", DEADLINE.as_secs())));
-            }
+/// Polls the donation until `seen` sees in it what it looks for.
+pub(super) async fn wait<T>(wire: &mut Wire, gift: &Gift, seen: impl Fn(&str) -> Option<T>) -> Result<T, Outcome> {
+    let deadline = Instant::now() + DEADLINE;
+    // From the version before the answer's: what happened since is shown at once.
+    let mut version = gift.version - 1;
+    loop {
+        let bytes = api::poll(gift, version, POLL_S);
+        let answer = wire.call(&bytes).await.map_err(|error| Outcome::Failed(error.to_string()))?;
+        match api::outcome(&answer, 200) {
+            Outcome::Done => {}
+            other => return Err(other),
+        }
+        if let Some(found) = seen(answer.text()) {
+            return Ok(found);
+        }
+        let newer = number(answer.text(), "\"version\":").unwrap_or(version);
+        if newer < version {
+            return Err(Outcome::Wrong(format!("a donation's version went from {version} back to {newer}")));
+        }
+        version = newer;
+        if Instant::now() > deadline {
+            return Err(Outcome::Failed(format!("not shown as completed within {} s", DEADLINE.as_secs())));
         }
     }
+}
+
+/// The intent of a payment that the provider has opened.
+pub(super) fn intent_in(body: &str) -> Option<String> {
+    text(body, "\"intent_id\":\"").map(str::to_owned)
 }
 
 fn step(tally: &Tally, series: usize, began: Instant) {

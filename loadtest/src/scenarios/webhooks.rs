@@ -127,7 +127,7 @@ pub async fn payables_of(
     count: u64,
     campaigns: Vec<uuid::Uuid>,
 ) -> Result<Vec<Payable>, String> {
-    let create = Arc::new(Create::new(session, campaigns, false).keeping());
+    let create = Arc::new(Create::new(session, campaigns, false).insisting());
     session.prepare(name, bounds, count, &create).await?;
     Ok(create.take_payables())
 }
