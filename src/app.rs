@@ -16,7 +16,7 @@ use rand::RngCore;
 use time::OffsetDateTime;
 use tokio_postgres::config::TargetSessionAttrs;
 
-use self::ending::{LAST_DELIVERIES, LAST_ROUND, Watchdog, drain_s};
+use self::ending::{Door, LAST_DELIVERIES, LAST_ROUND, Watchdog, drain_s};
 use crate::actors::audit::Audit;
 use crate::actors::bridge::{Bridge, Close, News, Road};
 use crate::actors::committer::{Committer, DonationMoved, WakeAfterCommit};
@@ -151,6 +151,7 @@ pub struct App {
     /// The time.
     pub clock: Clock,
     server: ServerHandle,
+    door: Door,
     running: tokio::task::JoinHandle<std::io::Result<()>>,
     vitals: Vec<Vital>,
     draining: Draining,
@@ -309,6 +310,7 @@ impl App {
             open_measured: tokio::sync::Mutex::default(),
             draining: draining.clone(),
         });
+        let door = Door::of(&listener, config.drain_wait).map_err(StartError::Server)?;
         let (server, running) = serve(listener, state, sandbox.clone(), config.drain_wait)?;
         if let Some(sandbox) = &sandbox {
             sandbox.start_deliveries(format!("{own_url}/webhooks/stripe"));
@@ -321,6 +323,7 @@ impl App {
             store,
             clock,
             server,
+            door,
             running,
             vitals,
             draining,
@@ -369,6 +372,7 @@ impl App {
         let finished: Vec<_> = self.couriers.iter().map(|courier| courier.send(Finish)).collect();
         let finished = futures::future::join_all(finished);
         let last_deliveries = actix_web::rt::spawn(tokio::time::timeout(LAST_DELIVERIES, finished));
+        self.door.close(&self.server).await;
         self.server.stop(true).await;
         let cut_off = METRICS.http_in_flight.get();
         if cut_off > 0 {

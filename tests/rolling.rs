@@ -1,9 +1,7 @@
 //! A rolling restart: three replicas behind the real gateway are restarted one after the other under a steady stream of
 //! donations, and no donor notices.
 //!
-//! The long drill, with a release build, prints its figures:
-//! `CAREFORALL_TEST_ROUNDS=20 CAREFORALL_TEST_RATE=150 CAREFORALL_TEST_PROGRAM=target/release/careforall
-//!  cargo nextest run --locked --no-capture -E 'test(rolling)'` (with `NEXTEST_PROFILE=drill`, which lets it take its time)
+//! `make drill` is the long run, with a release build: `CAREFORALL_TEST_ROUNDS=20 CAREFORALL_TEST_RATE=150`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -3,8 +3,12 @@
 //! An orchestrator that sent SIGTERM sends SIGKILL after 30 s; by then we are gone, whatever hangs. Nothing committed is
 //! lost by it: the next start goes on where this one stopped. Deliberately absent: the order of the parts ([`super::App`]).
 
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
 
 /// From the signal to the end, at most.
 const WHOLE: Duration = Duration::from_secs(27);
@@ -18,6 +22,34 @@ pub const LAST_ROUND: Duration = Duration::from_secs(2);
 pub const LAST_DELIVERIES: Duration = Duration::from_secs(20);
 /// As for any failure.
 const EXIT_FAILURE: i32 = 1;
+
+/// Whoever came in just before the door was closed has said by then what he wants.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Where connections come in.
+pub struct Door {
+    /// The listening socket once more; `None` where nobody stands before it who would have to notice.
+    socket: Option<TcpStream>,
+}
+
+impl Door {
+    /// The door of this socket, where a gateway gets `wait` to turn away.
+    pub fn of(listener: &TcpListener, wait: Duration) -> std::io::Result<Self> {
+        // Only a stream can be shut down by halves, and for the system a socket is a socket.
+        let socket = if wait.is_zero() { None } else { Some(TcpStream::from(OwnedFd::from(listener.try_clone()?))) };
+        Ok(Self { socket })
+    }
+
+    /// Refuses new connections, and lets those that are in say what they want. A server that is stopped drops connections that
+    /// it took a moment ago, and a gateway must not send a POST twice; one that is refused goes to the next replica.
+    pub async fn close(&self, server: &ServerHandle) {
+        let Some(socket) = &self.socket else { return };
+        server.pause().await;
+        // Elsewhere than on Linux it is left open until the server closes it, as without this.
+        let _ = socket.shutdown(Shutdown::Read);
+        tokio::time::sleep(LAST_WORDS).await;
+    }
+}
 
 /// How long requests may take to their end, in seconds, where a gateway got `wait` to turn away.
 pub fn drain_s(wait: Duration) -> u64 {
