@@ -8,6 +8,7 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation};
+use uuid::Uuid;
 
 use crate::gateways::broker::link::{Link, answer};
 use crate::gateways::broker::{BrokerError, BrokerSettings};
@@ -67,13 +68,15 @@ pub async fn discard(settings: &BrokerSettings, queue: ConsumerQueue, limit: u32
     Ok(discarded)
 }
 
-/// Answers whether there was one. Its identifier is logged: by it the audit log, or the outbox, knows the event.
+/// Answers whether there was one. Its identifier is logged: by it the audit log, or the outbox, knows the event. What is no
+/// identifier of ours was put there by somebody else, who may have called it anything.
 async fn discard_one(channel: &Channel, source: &str) -> Result<bool, BrokerError> {
     let Some(message) = answer(channel.basic_get(source.into(), BasicGetOptions::default())).await? else {
         return Ok(false);
     };
     answer(channel.basic_ack(message.delivery_tag, BasicAckOptions::default())).await?;
-    tracing::warn!(queue = source, message = ?message.properties.message_id(), "a dead letter is discarded");
+    let event = message.properties.message_id().as_ref().and_then(|id| Uuid::parse_str(id.as_str()).ok());
+    tracing::warn!(queue = source, event = event.map(display), "a dead letter is discarded");
     Ok(true)
 }
 
