@@ -20,7 +20,7 @@ use careforall::store::suppressions::SuppressionReason;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::post::{Relay, Server};
+use crate::support::post::{Answer, Relay, Server};
 use crate::support::services::wait_until;
 use crate::support::{DEADLINE, Setup, TestApp, from_environment, read};
 
@@ -137,4 +137,42 @@ async fn what_providers_say_moves_messages_forward_only_and_a_bounce_silences_th
     assert_eq!(app.mails().len(), 1);
     assert!(store.lift_suppression(Channel::Email, "JO@example.org", None).await.unwrap());
     app.finish().await;
+}
+
+/// How a provider behaves at first, and what is on record then: each attempt's outcome and code.
+type Limping = (Answer, &'static [(&'static str, &'static str)]);
+
+/// What became of each attempt at the messages to `recipient`, oldest first: outcome and code.
+async fn attempts_at(app: &TestApp, recipient: &str) -> Vec<(String, String)> {
+    let sql = "select log.outcome, coalesce(log.code, '')
+                 from notifications.delivery_logs log
+                 join notifications.notifications notice on notice.id = log.notification_id
+                where notice.recipient = $1
+                order by log.at, log.attempt";
+    let client = app.setup.database.connect().await;
+    let rows = client.query(sql, &[&recipient]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// A due message for each recipient, about one donation: of receipts, or the like of a partner's.
+async fn due(app: &TestApp, channel: &str, recipients: &[&str]) {
+    let (kind, endpoint, payload) = match channel {
+        "WEBHOOK" => ("EVENT", "it::uuid", "'{}'"),
+        _ => ("PAYMENT_CONFIRMED", "null::uuid", "null"),
+    };
+    let it = recipients.iter().map(|it| format!("('{it}')")).collect::<Vec<_>>().join(", ");
+    app.sql(&format!(
+        "insert into notifications.notifications (id, event_id, kind, channel, recipient, endpoint_id, payload,
+                donation_id, payment_id, amount_minor, currency, status, next_attempt_at, created_at)
+         select gen_random_uuid(), gen_random_uuid(), '{kind}', '{channel}', it, {endpoint}, {payload}::text,
+                donation_id, payment_id, 2500, 'EUR', 'PENDING', now(), now()
+           from notifications.notifications cross join (values {it}) as recipients(it)
+          where kind = 'DONATION_RECEIVED'"
+    ))
+    .await;
+}
+
+/// Outcomes and codes, as a test writes them.
+fn told(attempts: &[(&str, &str)]) -> Vec<(String, String)> {
+    attempts.iter().map(|(outcome, code)| ((*outcome).to_owned(), (*code).to_owned())).collect()
 }

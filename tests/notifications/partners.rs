@@ -1,6 +1,9 @@
 //! Webhooks arrive, signed and at least once, past partners that limp, hang, move away or are no more.
 
+use careforall::store::endpoints::Health;
+
 use super::*;
+use crate::support::post::{DROP, HANG, TRICKLE};
 
 #[tokio::test]
 async fn a_partner_gets_the_facts_it_subscribed_to_signed_and_once() {
@@ -126,4 +129,97 @@ async fn one_endpoint_that_hangs_holds_up_no_other_and_a_test_is_tried_once() {
     let failing_since = "select count(*) from notifications.webhook_endpoints where failing_since is not null";
     assert!(app.count(failing_since).await >= 1);
     app.stop().await;
+}
+
+/// An attempt has ten seconds, so those that hang and trickle take that long, side by side.
+#[tokio::test]
+async fn partners_that_limp_get_the_same_webhook_again_and_each_attempt_is_on_record() {
+    let limping: [Limping; 8] = [
+        (OK, &[("ACCEPTED", "200")]),
+        (DROP, &[("UNKNOWN", "connection"), ("ACCEPTED", "200")]),
+        (HANG, &[("UNKNOWN", "timeout"), ("ACCEPTED", "200")]),
+        (TRICKLE, &[("UNKNOWN", "timeout"), ("ACCEPTED", "200")]),
+        (("500 Internal Server Error", "", ""), &[("TRANSIENT", "500"), ("ACCEPTED", "200")]),
+        (("429 Too Many Requests", "Retry-After: 2\r\n", ""), &[("TRANSIENT", "429"), ("ACCEPTED", "200")]),
+        (
+            ("307 Temporary Redirect", "Location: http://127.0.0.1:1/\r\n", ""),
+            &[("TRANSIENT", "307"), ("ACCEPTED", "200")],
+        ),
+        (("410 Gone", "", ""), &[("PERMANENT", "410")]),
+    ];
+    let app = open_minded().await.start().await;
+    many_receipts(&app, 0).await;
+    let store = store(&app);
+    let mut partners = Vec::new();
+    for (first, expected) in limping {
+        let server = Server::start(move |n| if n == 0 { first } else { OK }).await;
+        let id = endpoint(&store, &server.url, &["payment.flagged"]).await.to_string();
+        partners.push((server, id, expected));
+    }
+    due(&app, "WEBHOOK", &partners.iter().map(|(_, id, _)| id.as_str()).collect::<Vec<_>>()).await;
+    all_sent(&app).await;
+    for (server, id, expected) in &partners {
+        assert_eq!(attempts_at(&app, id).await, told(expected));
+        let ids: Vec<String> = server.seen().iter().map(|seen| seen.headers["webhook-id"].clone()).collect();
+        assert_eq!(ids.len(), expected.len());
+        assert!(ids.iter().all(|it| *it == ids[0]), "the same message to whoever drops what it has seen: {ids:?}");
+    }
+    app.sql("update notifications.notifications set status = 'DISCARDED' where status = 'DEAD'").await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn only_failures_of_five_days_without_a_pause_disable_an_endpoint() {
+    let setup = Setup::new().await;
+    let store = Store::new(setup.database.url().parse().unwrap()).unwrap();
+    let (it, other) =
+        (endpoint(&store, "https://a.example", &[]).await, endpoint(&store, "https://b.example", &[]).await);
+    let start = Clock::System.now();
+    let fared = async |endpoint_id: Uuid, succeeded: bool, hours: i64| {
+        let health = Health { endpoint_id, succeeded, gone: false };
+        store.record_endpoint_health(&[health], start + time::Duration::hours(hours)).await.unwrap()
+    };
+    // A failure each day: five days of it are too many.
+    for day in 0..5 {
+        assert!(fared(it, false, day * 24).await.is_empty(), "day {day}");
+    }
+    assert_eq!(fared(it, false, 5 * 24).await, [(it, "FAILING".to_owned())]);
+    // One failure now and then is not: nothing was sent in between, or nobody knows how it would have gone.
+    for week in 0..4 {
+        assert!(fared(other, false, week * 7 * 24).await.is_empty(), "week {week}");
+    }
+    // A success ends it.
+    assert!(fared(other, true, 3 * 7 * 24 + 1).await.is_empty());
+    assert!(store.load_endpoint(other).await.unwrap().unwrap().failing_since.is_none());
+    for hours in [1000, 1024, 1048, 1072, 1096] {
+        assert!(fared(other, false, hours).await.is_empty());
+    }
+    assert!(fared(other, true, 1119).await.is_empty());
+    assert!(fared(other, false, 1120).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_waits_for_an_endpoint_that_is_deleted_or_died_before_is_discarded() {
+    let partner = Server::start(|_| ("500 Internal Server Error", "", "")).await;
+    let app = open_minded().await.start().await;
+    let store = store(&app);
+    let endpoint_id = endpoint(&store, &partner.url, &["payment.flagged"]).await;
+    many_receipts(&app, 0).await;
+    let id = endpoint_id.to_string();
+    due(&app, "WEBHOOK", &[&id]).await;
+    let count = async |status: &str| {
+        app.count(&format!("select count(*) from notifications.notifications where endpoint_id = '{id}' and {status}"))
+            .await
+    };
+    wait_until("it failed once", DEADLINE, async || count("status = 'PENDING' and attempts = 1").await == 1).await;
+    app.sql("update notifications.notifications set status = 'DEAD' where channel = 'WEBHOOK' and claimed_by is null")
+        .await;
+    due(&app, "WEBHOOK", &[&id]).await;
+    wait_until("another failed", DEADLINE, async || {
+        count("status = 'PENDING' and attempts = 1 and claimed_by is null").await == 1
+    })
+    .await;
+    assert!(store.delete_endpoint(endpoint_id).await.unwrap());
+    wait_until("both are discarded", DEADLINE, async || count("status = 'DISCARDED'").await == 2).await;
+    app.finish().await;
 }

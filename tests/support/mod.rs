@@ -18,6 +18,7 @@ pub mod crowd;
 pub mod gateway;
 pub mod post;
 pub mod proxy;
+pub mod real_relay;
 pub mod redis;
 pub mod services;
 pub mod tools;

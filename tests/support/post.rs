@@ -111,6 +111,16 @@ pub struct Seen {
     pub body: String,
 }
 
+/// Instead of an answer: nothing, until the other side goes away.
+pub const HANG: Answer = ("HANG", "", "");
+/// Instead of an answer: the connection is closed.
+pub const DROP: Answer = ("DROP", "", "");
+/// Instead of an answer: the beginning of one, a byte at a time and without end.
+pub const TRICKLE: Answer = ("TRICKLE", "", "");
+
+/// The status line's end, further headers, and the body.
+pub type Answer = (&'static str, &'static str, &'static str);
+
 /// A web server on loopback whose every answer the test decides.
 pub struct Server {
     /// `http://127.0.0.1:<port>`.
@@ -120,11 +130,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that answers request number `n` (the first is 0) with the status line's end, further headers and body of
-    /// `answer(n)`.
-    pub async fn start(
-        answer: impl Fn(usize) -> (&'static str, &'static str, &'static str) + Send + Sync + 'static,
-    ) -> Self {
+    /// One that answers request number `n` (the first is 0) with `answer(n)`.
+    pub async fn start(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::judging(move |number, _| answer(number)).await
+    }
+
+    /// One that looks at the request first.
+    pub async fn judging(answer: impl Fn(usize, &Seen) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -153,7 +165,7 @@ impl Drop for Server {
 async fn serve(
     stream: TcpStream,
     seen: &Mutex<Vec<Seen>>,
-    answer: &(dyn Fn(usize) -> (&'static str, &'static str, &'static str) + Send + Sync),
+    answer: &(dyn Fn(usize, &Seen) -> Answer + Send + Sync),
 ) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let (read, mut write) = stream.into_split();
@@ -162,10 +174,24 @@ async fn serve(
         let request = read_request(&mut reader).await?;
         let number = {
             let mut seen = seen.lock().ok()?;
-            seen.push(request);
+            seen.push(request.clone());
             seen.len() - 1
         };
-        let (status, headers, body) = answer(number);
+        let (status, headers, body) = answer(number, &request);
+        if status == DROP.0 {
+            return None;
+        }
+        if status == HANG.0 {
+            // Nothing more comes but the end.
+            let _ = reader.read_u8().await;
+            return None;
+        }
+        if status == TRICKLE.0 {
+            loop {
+                write.write_all(b"H").await.ok()?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
         let text = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
         write.write_all(text.as_bytes()).await.ok()?;
     }
