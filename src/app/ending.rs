@@ -8,8 +8,6 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
-
 /// From the signal to the end, at most.
 const WHOLE: Duration = Duration::from_secs(27);
 /// From the signal to the end of the last request, at most.
@@ -23,7 +21,8 @@ pub const LAST_DELIVERIES: Duration = Duration::from_secs(20);
 /// As for any failure.
 const EXIT_FAILURE: i32 = 1;
 
-/// Whoever came in just before the door was closed has said by then what he wants.
+/// Whoever came in just before the door was closed has said by then what he wants. Shorter than the server waits before it
+/// tries to take connections again.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Where connections come in.
@@ -42,9 +41,10 @@ impl Door {
 
     /// Refuses new connections, and lets those that are in say what they want. A server that is stopped drops connections that
     /// it took a moment ago, and a gateway must not send a POST twice; one that is refused goes to the next replica.
-    pub async fn close(&self, server: &ServerHandle) {
+    pub async fn close(&self) {
         let Some(socket) = &self.socket else { return };
-        server.pause().await;
+        // To pause the server first would leave those waiting who come between the two, and cut them off.
+        tracing::info!("no new connections are taken; that is the invalid argument of which the server may tell next");
         // Elsewhere than on Linux it is left open until the server closes it, as without this.
         let _ = socket.shutdown(Shutdown::Read);
         tokio::time::sleep(LAST_WORDS).await;
