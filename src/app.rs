@@ -372,7 +372,7 @@ impl App {
         let finished: Vec<_> = self.couriers.iter().map(|courier| courier.send(Finish)).collect();
         let finished = futures::future::join_all(finished);
         let last_deliveries = actix_web::rt::spawn(tokio::time::timeout(LAST_DELIVERIES, finished));
-        self.door.close(&self.server).await;
+        self.door.close().await;
         self.server.stop(true).await;
         let cut_off = METRICS.http_in_flight.get();
         if cut_off > 0 {

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
@@ -72,7 +72,11 @@ fn from_address(number: usize) -> Client {
 }
 
 async fn until_ready(app: &TestApp) {
-    wait_until("it is ready", DEADLINE, async || app.get("/health/ready").await.0 == StatusCode::OK).await;
+    wait_until("it is ready", DEADLINE, async || {
+        let answer = app.request(Method::GET, "/health/ready").send().await;
+        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    })
+    .await;
 }
 
 /// A replica on a port of its own, as a gateway knows it, with the wait that is the default for one that has a gateway.

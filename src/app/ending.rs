@@ -8,8 +8,6 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
-
 /// From the signal to the end, at most.
 const WHOLE: Duration = Duration::from_secs(27);
 /// From the signal to the end of the last request, at most.
@@ -23,8 +21,12 @@ pub const LAST_DELIVERIES: Duration = Duration::from_secs(20);
 /// As for any failure.
 const EXIT_FAILURE: i32 = 1;
 
-/// Whoever came in just before the door was closed has said by then what he wants.
+/// Whoever came in just before the door was closed has said by then what he wants. Shorter than the server waits before it
+/// tries to take connections again.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Whoever stood before the door when it was closed is let in meanwhile.
+const LET_IN: Duration = Duration::from_millis(100);
 
 /// Where connections come in.
 pub struct Door {
@@ -42,13 +44,44 @@ impl Door {
 
     /// Refuses new connections, and lets those that are in say what they want. A server that is stopped drops connections that
     /// it took a moment ago, and a gateway must not send a POST twice; one that is refused goes to the next replica.
-    pub async fn close(&self, server: &ServerHandle) {
+    pub async fn close(&self) {
         let Some(socket) = &self.socket else { return };
-        server.pause().await;
+        // A socket that is shut down cuts off those whom the system has connected and the server has not taken yet. So nobody new
+        // is connected for a moment first: his attempt is repeated by his system after a second, and refused then.
+        if let Err(error) = keep_out(socket) {
+            tracing::debug!(%error, "those who come in this moment may be cut off");
+        }
+        tokio::time::sleep(LET_IN).await;
+        // To pause the server first would leave those waiting who come between the two, and cut them off.
+        tracing::info!("no new connections are taken; that is the invalid argument of which the server may tell next");
         // Elsewhere than on Linux it is left open until the server closes it, as without this.
         let _ = socket.shutdown(Shutdown::Read);
         tokio::time::sleep(LAST_WORDS).await;
     }
+}
+
+/// Leaves attempts to connect unanswered; what belongs to one that was answered passes.
+#[cfg(target_os = "linux")]
+fn keep_out(socket: &TcpStream) -> std::io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+    /// `BPF_LD | BPF_B | BPF_ABS`, `BPF_JMP | BPF_JSET | BPF_K` and `BPF_RET | BPF_K` of `linux/bpf_common.h`.
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    /// Where the flags are in a TCP header, and the one that begins a connection (RFC 9293, section 3.1).
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    SockRef::from(socket).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_out(_: &TcpStream) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// How long requests may take to their end, in seconds, where a gateway got `wait` to turn away.
@@ -88,6 +121,23 @@ impl Watchdog {
 mod tests {
     use super::*;
     use crate::config::DRAIN_WAIT_MAX_S;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_comes_to_a_door_that_is_being_closed_is_not_connected_and_who_is_connected_is_heard() {
+        use std::io::{Read, Write};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut before = TcpStream::connect(address).unwrap();
+        let door = Door::of(&listener, Duration::from_secs(1)).unwrap();
+        keep_out(door.socket.as_ref().unwrap()).unwrap();
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        assert_eq!(late.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        before.write_all(b"word").unwrap();
+        let mut word = [0; 4];
+        listener.accept().unwrap().0.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"word");
+    }
 
     #[test]
     fn whatever_wait_is_set_all_parts_fit_into_28_seconds() {
