@@ -77,17 +77,17 @@ pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
     let mut delays = Histogram::<u64>::new(3).map_err(|error| error.to_string())?;
     for (number, payable) in (1..).zip(payables.into_iter().take(GIFTS as usize)) {
         let event = Event::of(&session.books, payable);
+        let sent = Instant::now();
         let posted = event.post(&session.target.webhook_secret, &session.books, &mut wire).await;
         posted.map_err(|outcome| format!("a gift was not taken: {outcome:?}"))?;
-        let answered = Instant::now();
-        let missing = everybody_hears(&mut told, number, open, answered, &mut delays).await;
+        let missing = everybody_hears(&mut told, number, open, sent, &mut delays).await;
         if missing > 0 {
             run.faults.push(format!("{missing} streams did not hear of gift {number}"));
         }
         sleep(REST).await;
     }
     run.notes.push(format!(
-        "from the webhook's answer until a stream heard of the gift: p50 {}, p95 {}, max {}",
+        "from the sending of Stripe's webhook until a stream heard of the gift: p50 {}, p95 {}, max {}",
         milliseconds(delays.value_at_quantile(0.5)),
         milliseconds(delays.value_at_quantile(0.95)),
         milliseconds(delays.max()),
@@ -172,16 +172,16 @@ async fn everybody_hears(
     told: &mut mpsc::Receiver<Heard>,
     version: u64,
     open: usize,
-    answered: Instant,
+    sent: Instant,
     delays: &mut Histogram<u64>,
 ) -> usize {
-    let deadline = answered + PATIENCE;
+    let deadline = sent + PATIENCE;
     let mut heard = 0;
     while heard < open {
         let Ok(Some(it)) = tokio::time::timeout_at(deadline, told.recv()).await else { break };
         if it.version == version {
             heard += 1;
-            delays.saturating_record(u64::try_from((it.at - answered).as_micros()).unwrap_or(u64::MAX));
+            delays.saturating_record(u64::try_from((it.at - sent).as_micros()).unwrap_or(u64::MAX));
         }
     }
     open - heard
