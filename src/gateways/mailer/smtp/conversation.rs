@@ -5,6 +5,8 @@
 //! yes: an answer that is one behind (354 for the mail itself) would count as a receipt. Deliberately absent: RSET. A relay
 //! that said no is left, and the next mail begins afresh.
 
+use std::fmt;
+
 use lettre::Address;
 use lettre::address::Envelope;
 use lettre::transport::smtp::Error as SmtpError;
@@ -91,7 +93,10 @@ impl Conversation {
         }
         let answer = steps.take(Stage::Content, self.connection.command(Data)).await?;
         fits(Stage::Content, &answer)?;
-        let receipt = steps.take(Stage::Receipt, self.connection.message(mail)).await?;
+        let receipt = match std::str::from_utf8(mail) {
+            Ok(text) => steps.take(Stage::Receipt, self.connection.command(Whole(text))).await?,
+            Err(_) => steps.take(Stage::Receipt, self.connection.message(mail)).await?,
+        };
         fits(Stage::Receipt, &receipt)?;
         Ok(Accepted::new(provider_id(&receipt), receipt.code()))
     }
@@ -119,6 +124,23 @@ impl Conversation {
     }
 }
 
+/// A mail with the line that ends it, in one piece. lettre writes the two one after the other, and the second then waits for
+/// the first to be acknowledged, which the relay delays, for it has nothing to say yet: 40 ms a mail.
+struct Whole<'a>(&'a str);
+
+impl fmt::Display for Whole<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in self.0.split_inclusive('\n') {
+            // A line of one dot would be the end (RFC 5321, section 4.5.2).
+            if line.starts_with('.') {
+                f.write_str(".")?;
+            }
+            f.write_str(line)?;
+        }
+        f.write_str(if self.0.ends_with("\r\n") { ".\r\n" } else { "\r\n.\r\n" })
+    }
+}
+
 /// Whether an answer that is no refusal is the one that the command has: 354 asks for the mail, 2xx is a yes to everything
 /// else.
 fn fits(stage: Stage, answer: &Response) -> Result<(), Stopped> {
@@ -140,4 +162,24 @@ fn provider_id(response: &Response) -> Option<&str> {
     let line = response.first_line()?.trim();
     let id = line.rsplit_once("queued as ").map_or(line, |(_, id)| id);
     (!id.is_empty()).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_a_mail_is_taken_for_its_end() {
+        for (mail, sent) in [
+            ("a\r\n", "a\r\n.\r\n"),
+            ("a", "a\r\n.\r\n"),
+            ("", "\r\n.\r\n"),
+            (".\r\n", "..\r\n.\r\n"),
+            ("a\r\n.\r\n..b\r\n", "a\r\n..\r\n...b\r\n.\r\n"),
+            ("a\n.\n", "a\n..\n\r\n.\r\n"),
+            ("a\r\n.", "a\r\n..\r\n.\r\n"),
+        ] {
+            assert_eq!(Whole(mail).to_string(), sent, "{mail:?}");
+        }
+    }
 }
