@@ -156,7 +156,7 @@ fn first_state(donation: &NewDonation, traceparent: String) -> Payment {
 
 /// Has the payment opened, and waits a while for the provider, if it may; the actor goes on whether or not we wait.
 async fn open(state: &AppState, payment: Payment, waits: bool) -> Payment {
-    let opening = state.openings.open(payment.clone());
+    let opening = state.openings.open(payment.clone(), waits);
     match opening.filter(|_| waits) {
         Some(opening) => match timeout(PROVIDER_WAIT, opening).await {
             Ok(Ok(Ok(Reply::State(opened)))) => *opened,

@@ -61,9 +61,9 @@ enum Turn {
 }
 
 impl Book {
-    /// A newcomer's turn; nobody overtakes those who wait.
-    fn enter(&mut self, payment: Box<Payment>, leave: impl FnOnce() -> bool) -> Turn {
-        if self.waiting.is_empty() && self.takes_a_place(leave) {
+    /// A newcomer's turn; only a donor who waits overtakes others.
+    fn enter(&mut self, payment: Box<Payment>, waits: bool, leave: impl FnOnce() -> bool) -> Turn {
+        if (waits || self.waiting.is_empty()) && self.takes_a_place(|| waits || leave()) {
             return Turn::Now(payment);
         }
         if self.waiting.len() >= WAITING {
@@ -96,9 +96,9 @@ impl Openings {
         openings
     }
 
-    /// Opens a payment that was just recorded: now, where there is a place, or later.
-    pub fn open(&self, payment: Payment) -> Option<Opening> {
-        let turn = self.book().enter(Box::new(payment), || self.0.pressure.admits());
+    /// Opens a payment that was just recorded: now, where there is a place, or later. Only where nobody `waits` it gives way.
+    pub fn open(&self, payment: Payment, waits: bool) -> Option<Opening> {
+        let turn = self.book().enter(Box::new(payment), waits, || self.0.pressure.admits());
         match turn {
             Turn::Now(payment) => Some(self.begin(payment)),
             Turn::Later => {
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn payments_are_opened_in_turn_and_past_the_bounds_by_their_due_checks() {
         let mut book = Book::default();
-        let mut enter = |leave: bool| match book.enter(Box::new(new_payment(2500)), || leave) {
+        let mut enter = |leave: bool| match book.enter(Box::new(new_payment(2500)), false, || leave) {
             Turn::Now(_) => "now",
             Turn::Later => "later",
             Turn::DueCheck => "due check",
@@ -191,7 +191,7 @@ mod tests {
         assert!(book.next(|| true).is_none());
         book.under_way -= 2;
         assert!(
-            matches!(book.enter(Box::new(new_payment(2500)), || true), Turn::DueCheck),
+            matches!(book.enter(Box::new(new_payment(2500)), false, || true), Turn::DueCheck),
             "nobody overtakes those who wait"
         );
         assert!(book.next(|| false).is_none(), "donors press");
