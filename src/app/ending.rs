@@ -25,8 +25,12 @@ const EXIT_FAILURE: i32 = 1;
 /// tries to take connections again.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Whoever stood before the door when it was closed is let in meanwhile.
+/// Whoever was being connected when the door was closed is connected meanwhile.
 const LET_IN: Duration = Duration::from_millis(100);
+/// Whoever is connected by then and not taken yet gets so long: a server that has no processor takes nobody.
+const LET_IN_AT_MOST: Duration = Duration::from_secs(1);
+/// How often the server may be asked whether it took the last of them.
+const LET_IN_LOOK: Duration = Duration::from_millis(5);
 
 /// Where connections come in.
 pub struct Door {
@@ -52,6 +56,14 @@ impl Door {
             tracing::debug!(%error, "those who come in this moment may be cut off");
         }
         tokio::time::sleep(LET_IN).await;
+        let begin = tokio::time::Instant::now();
+        while somebody_stands_before(socket) {
+            if begin.elapsed() >= LET_IN_AT_MOST {
+                tracing::warn!("connections that the server did not take in time are cut off");
+                break;
+            }
+            tokio::time::sleep(LET_IN_LOOK).await;
+        }
         // To pause the server first would leave those waiting who come between the two, and cut them off.
         tracing::info!("no new connections are taken; that is the invalid argument of which the server may tell next");
         // Elsewhere than on Linux it is left open until the server closes it, as without this.
@@ -84,9 +96,21 @@ fn keep_out(_: &TcpStream) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
+/// Whether a connection waits for the server to take it.
+fn somebody_stands_before(socket: &TcpStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
 /// How long requests may take to their end, in seconds, where a gateway got `wait` to turn away.
 pub fn drain_s(wait: Duration) -> u64 {
-    REQUESTS.saturating_sub(wait).min(DRAIN).as_secs()
+    REQUESTS.saturating_sub(wait + closing(wait)).min(DRAIN).as_secs()
+}
+
+/// How long the door takes to be closed, at most, where a gateway got `wait` to turn away.
+const fn closing(wait: Duration) -> Duration {
+    if wait.is_zero() { Duration::ZERO } else { LET_IN.saturating_add(LET_IN_AT_MOST).saturating_add(LAST_WORDS) }
 }
 
 /// Ends the process where it does not end by itself.
@@ -135,15 +159,17 @@ mod tests {
         assert_eq!(late.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
         before.write_all(b"word").unwrap();
         let mut word = [0; 4];
+        assert!(somebody_stands_before(door.socket.as_ref().unwrap()));
         listener.accept().unwrap().0.read_exact(&mut word).unwrap();
+        assert!(!somebody_stands_before(door.socket.as_ref().unwrap()));
         assert_eq!(&word, b"word");
     }
 
     #[test]
     fn whatever_wait_is_set_all_parts_fit_into_28_seconds() {
         for wait in (0..=DRAIN_WAIT_MAX_S).map(Duration::from_secs) {
-            let parts = wait + Duration::from_secs(drain_s(wait)) + 2 * LAST_ROUND;
-            assert!(parts < WHOLE && drain_s(wait) >= 12 && drain_s(wait) <= 20, "{wait:?}: {parts:?}");
+            let parts = wait + closing(wait) + Duration::from_secs(drain_s(wait)) + 2 * LAST_ROUND;
+            assert!(parts < WHOLE && drain_s(wait) >= 10 && drain_s(wait) <= 20, "{wait:?}: {parts:?}");
         }
         assert!(WHOLE < Duration::from_secs(28));
     }

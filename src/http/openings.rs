@@ -1,10 +1,10 @@
 //! Which payments are opened at the provider now, and which a moment later.
 //!
 //! A donation is committed before its payment is opened, so nobody needs to wait: the donation's `GET` shows the
-//! `client_secret` once it is there. While few openings are under way and donors do not press, a payment is opened at once, and
-//! its donor may wait for that. Otherwise it waits here, and beyond a bound its due check opens it. So a crowd gets its
-//! donations recorded at the speed of the database, and a slow provider fills no memory. Deliberately absent: the opening
-//! itself (`actors::payment`).
+//! `client_secret` once it is there. A donor who waits has the payment opened at once, while there is a place. Where nobody waits,
+//! the opening gives way to others' commits; whatever finds no place waits here, and beyond a bound the due check opens it. So a
+//! crowd gets its donations recorded at the speed of the database, and a slow provider fills no memory. Deliberately absent: the
+//! opening itself (`actors::payment`).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -195,6 +195,8 @@ mod tests {
             "nobody overtakes those who wait"
         );
         assert!(book.next(|| false).is_none(), "donors press");
+        assert!(matches!(book.enter(Box::new(new_payment(2500)), true, || false), Turn::Now(_)), "but a donor waits");
+        book.under_way -= 1;
         assert!(book.next(|| true).is_some() && book.next(|| true).is_some() && book.next(|| true).is_none());
         assert_eq!((book.under_way, book.waiting.len()), (UNDER_WAY, WAITING - 2));
     }
