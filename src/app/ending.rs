@@ -25,12 +25,13 @@ const EXIT_FAILURE: i32 = 1;
 /// tries to take connections again.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Whoever was being connected when the door was closed is connected meanwhile.
-const LET_IN: Duration = Duration::from_millis(100);
+/// Whoever was being connected when the door was closed is connected meanwhile: several round trips to a gateway nearby. Whoever
+/// comes in this time waits a second, so it is no longer than that.
+const LET_IN: Duration = Duration::from_millis(10);
 /// Whoever is connected by then and not taken yet gets so long: a server that has no processor takes nobody.
 const LET_IN_AT_MOST: Duration = Duration::from_secs(1);
 /// How often the server may be asked whether it took the last of them.
-const LET_IN_LOOK: Duration = Duration::from_millis(5);
+const LET_IN_LOOK: Duration = Duration::from_millis(1);
 
 /// Where connections come in.
 pub struct Door {
