@@ -289,6 +289,9 @@ struct Part {
     legs: Vec<(Kind, Bounds)>,
 }
 
+/// Donations a second whose donors wait for the intent.
+const OPENED: f64 = 500.0;
+
 /// Everything, shortly.
 fn everything(seconds: u64, lines: u64) -> Vec<Part> {
     let usual = Bounds {
@@ -309,9 +312,12 @@ fn everything(seconds: u64, lines: u64) -> Vec<Part> {
         waits: true,
     };
     let capacity = Bounds { closed: Some(64), ramp: Duration::ZERO, ..usual };
+    // What is promised is that a donation is recorded; whoever waits for the intent waits for the provider, here the sandbox.
+    let recorded = |bounds| Bounds { waits: false, ..bounds };
     let one = vec![
-        (Kind::Create, usual),
-        (Kind::Create, capacity),
+        (Kind::Create, recorded(usual)),
+        (Kind::Create, Bounds { rate: Some(OPENED), ..usual }),
+        (Kind::Create, recorded(capacity)),
         (Kind::WebhooksNew, usual),
         (Kind::WebhooksDuplicate, usual),
         (Kind::WebhooksDuplicate, capacity),
