@@ -284,6 +284,25 @@ async fn plans_that_are_made_while_the_tables_are_empty_go_by_keys_too() {
     }
 }
 
+#[tokio::test]
+async fn a_live_read_of_a_long_ledger_starts_no_workers() {
+    let setup = Setup::new().await;
+    let filler = setup.database.connect().await;
+    filler.batch_execute(FIFTY_THOUSAND).await.unwrap();
+    filler.batch_execute("vacuum analyze payments.ledger_entries").await.unwrap();
+    let pools = careforall::store::pool::Pools::new(setup.database.url().parse().unwrap()).unwrap();
+    let client = pools.writer().await.unwrap();
+    let campaign = "'00000000-0000-7000-8000-000000000001'";
+    // As tempting as with a million lines.
+    let cheap = "set parallel_setup_cost = 0; set parallel_tuple_cost = 0; set min_parallel_index_scan_size = 0";
+    client.batch_execute(cheap).await.unwrap();
+    let ours = plan(&client, &query("totals/read_totals.sql"), campaign).await;
+    assert!(!ours.contains("Gather") && ours.contains("ledger_entries_unseen"), "{ours}");
+    client.batch_execute("set max_parallel_workers_per_gather = 2").await.unwrap();
+    let usual = plan(&client, &query("totals/read_totals.sql"), campaign).await;
+    assert!(usual.contains("Gather"), "otherwise nothing was shown: {usual}");
+}
+
 /// Every scan of a large table has a condition on its index.
 fn scans_go_by_keys(plan: &serde_json::Value, large: &[&str], name: &str) {
     let is_scan = plan["Node Type"].as_str().is_some_and(|kind| kind.ends_with("Scan"));
