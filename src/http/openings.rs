@@ -23,6 +23,8 @@ use crate::metrics::METRICS;
 
 /// Openings under way at most: four rounds of the calls that the provider takes at a time.
 const UNDER_WAY: usize = 256;
+/// In a crowd fewer: the more of them share the cores, the longer each donor waits, and so do those who only want to be recorded.
+const UNDER_WAY_IN_A_CROWD: usize = 64;
 /// Payments that wait here at most; those of later donations are opened by their due checks.
 const WAITING: usize = 16_384;
 /// The client wants its answer at once (RFC 7240, section 4.1).
@@ -61,9 +63,9 @@ enum Turn {
 }
 
 impl Book {
-    /// A newcomer's turn; only a donor who waits overtakes others.
-    fn enter(&mut self, payment: Box<Payment>, waits: bool, leave: impl FnOnce() -> bool) -> Turn {
-        if (waits || self.waiting.is_empty()) && self.takes_a_place(|| waits || leave()) {
+    /// A newcomer's turn, while there are so many `places`; only a donor who waits overtakes others.
+    fn enter(&mut self, payment: Box<Payment>, waits: bool, places: usize, leave: impl FnOnce() -> bool) -> Turn {
+        if (waits || self.waiting.is_empty()) && self.takes_a_place(places, || waits || leave()) {
             return Turn::Now(payment);
         }
         if self.waiting.len() >= WAITING {
@@ -74,15 +76,15 @@ impl Book {
     }
 
     /// The next of those who wait, with a place.
-    fn next(&mut self, leave: impl FnOnce() -> bool) -> Option<Box<Payment>> {
-        if self.waiting.is_empty() || !self.takes_a_place(leave) {
+    fn next(&mut self, places: usize, leave: impl FnOnce() -> bool) -> Option<Box<Payment>> {
+        if self.waiting.is_empty() || !self.takes_a_place(places, leave) {
             return None;
         }
         self.waiting.pop_front()
     }
 
-    fn takes_a_place(&mut self, leave: impl FnOnce() -> bool) -> bool {
-        let has_place = self.under_way < UNDER_WAY && leave();
+    fn takes_a_place(&mut self, places: usize, leave: impl FnOnce() -> bool) -> bool {
+        let has_place = self.under_way < places && leave();
         self.under_way += usize::from(has_place);
         has_place
     }
@@ -98,7 +100,7 @@ impl Openings {
 
     /// Opens a payment that was just recorded: now, where there is a place, or later. Only where nobody `waits` it gives way.
     pub fn open(&self, payment: Payment, waits: bool) -> Option<Opening> {
-        let turn = self.book().enter(Box::new(payment), waits, || self.0.pressure.admits());
+        let turn = self.book().enter(Box::new(payment), waits, self.places(), || self.0.pressure.admits());
         match turn {
             Turn::Now(payment) => Some(self.begin(payment)),
             Turn::Later => {
@@ -126,11 +128,15 @@ impl Openings {
     }
 
     fn next(&self) -> Option<Box<Payment>> {
-        let next = self.book().next(|| self.0.pressure.admits());
+        let next = self.book().next(self.places(), || self.0.pressure.admits());
         if next.is_some() {
             METRICS.payment_openings_waiting.dec();
         }
         next
+    }
+
+    fn places(&self) -> usize {
+        if self.0.pressure.is_high() { UNDER_WAY_IN_A_CROWD } else { UNDER_WAY }
     }
 
     /// It goes on whether or not anybody waits for it.
@@ -180,7 +186,7 @@ mod tests {
     #[test]
     fn payments_are_opened_in_turn_and_past_the_bounds_by_their_due_checks() {
         let mut book = Book::default();
-        let mut enter = |leave: bool| match book.enter(Box::new(new_payment(2500)), false, || leave) {
+        let mut enter = |leave: bool| match book.enter(Box::new(new_payment(2500)), false, UNDER_WAY, || leave) {
             Turn::Now(_) => "now",
             Turn::Later => "later",
             Turn::DueCheck => "due check",
@@ -188,16 +194,24 @@ mod tests {
         assert!((0..UNDER_WAY).all(|_| enter(true) == "now"));
         assert!((0..WAITING).all(|_| enter(true) == "later"), "all places are taken");
         assert_eq!(enter(true), "due check");
-        assert!(book.next(|| true).is_none());
+        assert!(book.next(UNDER_WAY, || true).is_none());
         book.under_way -= 2;
         assert!(
-            matches!(book.enter(Box::new(new_payment(2500)), false, || true), Turn::DueCheck),
+            matches!(book.enter(Box::new(new_payment(2500)), false, UNDER_WAY, || true), Turn::DueCheck),
             "nobody overtakes those who wait"
         );
-        assert!(book.next(|| false).is_none(), "donors press");
-        assert!(matches!(book.enter(Box::new(new_payment(2500)), true, || false), Turn::Now(_)), "but a donor waits");
+        assert!(book.next(UNDER_WAY, || false).is_none(), "donors press");
+        let mut donor =
+            |places| matches!(book.enter(Box::new(new_payment(2500)), true, places, || false), Turn::Now(_));
+        assert!(donor(UNDER_WAY), "but a donor waits");
+        assert!(!donor(UNDER_WAY_IN_A_CROWD), "as one of many who do");
+        book.waiting.pop_back();
         book.under_way -= 1;
-        assert!(book.next(|| true).is_some() && book.next(|| true).is_some() && book.next(|| true).is_none());
+        assert!(
+            book.next(UNDER_WAY, || true).is_some()
+                && book.next(UNDER_WAY, || true).is_some()
+                && book.next(UNDER_WAY, || true).is_none()
+        );
         assert_eq!((book.under_way, book.waiting.len()), (UNDER_WAY, WAITING - 2));
     }
 
