@@ -11,7 +11,7 @@ use std::time::Duration;
 /// From the signal to the end, at most.
 const WHOLE: Duration = Duration::from_secs(27);
 /// From the signal to the end of the last request, at most.
-const REQUESTS: Duration = Duration::from_secs(22);
+const REQUESTS: Duration = Duration::from_millis(22_900);
 /// Requests that are under way get this long, at most.
 const DRAIN: Duration = Duration::from_secs(20);
 /// What is committed gets this long to reach the bus; the rest goes out after the next start.
@@ -29,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// comes in this time waits a second, so it is no longer than that.
 const LET_IN: Duration = Duration::from_millis(10);
 /// Whoever is connected by then and not taken yet gets so long: a server that has no processor takes nobody.
-const LET_IN_AT_MOST: Duration = Duration::from_secs(1);
+const LET_IN_AT_MOST: Duration = Duration::from_millis(300);
 /// How often the server may be asked whether it took the last of them.
 const LET_IN_LOOK: Duration = Duration::from_millis(1);
 
@@ -170,7 +170,7 @@ mod tests {
     fn whatever_wait_is_set_all_parts_fit_into_28_seconds() {
         for wait in (0..=DRAIN_WAIT_MAX_S).map(Duration::from_secs) {
             let parts = wait + closing(wait) + Duration::from_secs(drain_s(wait)) + 2 * LAST_ROUND;
-            assert!(parts < WHOLE && drain_s(wait) >= 10 && drain_s(wait) <= 20, "{wait:?}: {parts:?}");
+            assert!(parts < WHOLE && drain_s(wait) >= 12 && drain_s(wait) <= 20, "{wait:?}: {parts:?}");
         }
         assert!(WHOLE < Duration::from_secs(28));
     }
