@@ -160,6 +160,38 @@ async fn refunds_on_two_processes_are_one_for_each_key_and_never_more_than_was_c
 }
 
 #[tokio::test]
+async fn a_refund_without_a_key_waits_for_its_equal_on_another_process_and_goes_on_when_that_one_was_killed() {
+    let both = two(Setup::new().await).await;
+    let campaign = both.0.campaign().await;
+    let donation = completed(&both.0, &campaign, 2500, "jo@example.org").await;
+    let path = format!("/api/v1/payments/{}/refunds", text(&donation["payment"]["id"]));
+    let (refund, other) = (json!({"amount_minor": 700}), json!({"amount_minor": 800}));
+    both.0.control("/faults", json!({"mode": "hang", "on": "refund", "times": 1})).await;
+    let hanging = tokio::spawn(both.1.operator(Method::POST, &path).json(&refund).send());
+    let turn = "select count(*) from payments.idempotency_keys where scope = 'turn'";
+    wait_until("the second process has the turn", DEADLINE, async || both.0.count(turn).await == 1).await;
+
+    let again = async || read(both.0.operator(Method::POST, &path).json(&refund)).await;
+    let (status, problem) = again().await;
+    assert_eq!((status, text(&problem["type"])), (StatusCode::CONFLICT, "urn:careforall:problem:order-under-way"));
+    both.1.kill();
+    assert!(hanging.await.unwrap().is_err(), "it was never answered");
+    assert_eq!(again().await.0, StatusCode::CONFLICT, "it may have happened; nobody knows yet");
+
+    let client = both.0.setup.database.connect().await;
+    let over = "update payments.idempotency_keys set locked_until = now() - interval '1 second' where scope = 'turn'";
+    assert_eq!(client.execute(over, &[]).await.unwrap(), 1);
+    let (status, done) = again().await;
+    assert_eq!((status, &done["refunded_minor"]), (StatusCode::CREATED, &json!(700)), "{done}");
+    let (status, done) = read(both.0.operator(Method::POST, &path).json(&other)).await;
+    assert_eq!((status, &done["refunded_minor"]), (StatusCode::CREATED, &json!(1500)), "another order: {done}");
+    assert_eq!(both.0.count(turn).await, 0, "every turn was given back");
+    assert_eq!(sandbox_books(&both.0).await["refunds"], 2);
+    books_hold(&both.0).await;
+    both.0.finish().await;
+}
+
+#[tokio::test]
 async fn captures_and_cancels_on_two_processes_have_one_end() {
     let both = two(Setup::new().await).await;
     let campaign = both.0.campaign_with(json!({"manual_capture": true})).await;

@@ -175,6 +175,22 @@ async fn no_hot_statement_reads_a_whole_table() {
 }
 
 #[tokio::test]
+async fn the_list_of_flagged_payments_reads_nothing_of_the_others() {
+    let setup = Setup::new().await;
+    let client = setup.database.connect().await;
+    client.batch_execute(FIFTY_THOUSAND).await.unwrap();
+    client.batch_execute("analyze payments.payment_transactions").await.unwrap();
+    // Planned for the filters that are given, as the program has it done.
+    let given = ["null", "null", "null", "null", "true", "20"];
+    let sql = given.iter().enumerate().fold(query("payments/list_payments.sql"), |sql, (at, value)| {
+        sql.replace(&format!("${}", at + 1), value)
+    });
+    let rows = client.query(&format!("explain (format json) {sql}"), &[]).await.unwrap();
+    let plan: serde_json::Value = rows[0].get(0);
+    assert!(plan.to_string().contains("payment_transactions_flagged"), "{plan:#}");
+}
+
+#[tokio::test]
 async fn a_statement_that_was_given_up_holds_up_nobody_after_it() {
     let setup = Setup::new().await;
     let store = Store::new(setup.database.url().parse().unwrap()).unwrap();

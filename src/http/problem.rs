@@ -220,6 +220,7 @@ impl From<PaymentError> for Problem {
             PaymentError::NotFound => Self::not_found("payment"),
             PaymentError::Refused(refusal) => refusal.into(),
             PaymentError::KeyMismatch => Self::key_mismatch(),
+            PaymentError::UnderWay => Self::conflict("order-under-way", error),
             PaymentError::Unavailable(_) | PaymentError::Contended => Self::unavailable(error),
             PaymentError::Provider(error) => error.as_ref().into(),
             PaymentError::Internal(detail) => Self::internal(detail),

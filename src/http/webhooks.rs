@@ -87,6 +87,7 @@ fn come_again(error: PaymentError) -> Problem {
         PaymentError::NotFound
         | PaymentError::Refused(_)
         | PaymentError::KeyMismatch
+        | PaymentError::UnderWay
         | PaymentError::Unavailable(_)
         | PaymentError::Contended
         | PaymentError::Provider(_) => Problem::unavailable(error),

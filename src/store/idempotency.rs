@@ -15,6 +15,7 @@ const STORE: &str = include_str!("../../sql/queries/idempotency/store_answers.sq
 const RECORD: &str = include_str!("../../sql/queries/idempotency/record_answers.sql");
 const TAKE_OVER: &str = include_str!("../../sql/queries/idempotency/take_over.sql");
 const CLAIM: &str = include_str!("../../sql/queries/idempotency/claim_key.sql");
+const HOLD: &str = include_str!("../../sql/queries/idempotency/hold_key.sql");
 const RELEASE: &str = include_str!("../../sql/queries/idempotency/release_key.sql");
 const PURGE: &str = include_str!("../../sql/queries/idempotency/purge_expired.sql");
 
@@ -126,6 +127,20 @@ impl Store {
         let params: [&(dyn ToSql + Sync); 7] =
             [&key.scope, &key.key, &fingerprint, &resource, &ordered, &now, &expires_at];
         execute(&client, CLAIM, &params).await.map(drop)
+    }
+
+    /// Holds a key until a time unless somebody else does; whether it is ours now. What was held longer is free.
+    pub async fn hold_key(
+        &self,
+        key: &ClaimedKey,
+        resource: Uuid,
+        now: OffsetDateTime,
+        until: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let client = self.pools.reader().await?;
+        let fingerprint = &key.fingerprint[..];
+        let params: [&(dyn ToSql + Sync); 6] = [&key.scope, &key.key, &fingerprint, &resource, &now, &until];
+        Ok(execute(&client, HOLD, &params).await? == 1)
     }
 
     /// Frees a key under which nothing happened.

@@ -176,6 +176,9 @@ pub enum PaymentError {
     /// The database is away, or the mailbox is full.
     #[error("{0}")]
     Unavailable(String),
+    /// Another process is carrying out an equal order that has no key either.
+    #[error("an equal order without an idempotency key is being carried out; look at the payment before it is repeated")]
+    UnderWay,
     /// Other processes keep moving it.
     #[error("the payment is being changed by others")]
     Contended,
@@ -275,9 +278,11 @@ impl Handler<Command> for PaymentActor {
 fn is_passing(error: &PaymentError) -> bool {
     match error {
         PaymentError::Unavailable(_) | PaymentError::Contended | PaymentError::Provider(_) => true,
-        PaymentError::NotFound | PaymentError::Refused(_) | PaymentError::KeyMismatch | PaymentError::Internal(_) => {
-            false
-        }
+        PaymentError::NotFound
+        | PaymentError::Refused(_)
+        | PaymentError::KeyMismatch
+        | PaymentError::UnderWay
+        | PaymentError::Internal(_) => false,
     }
 }
 

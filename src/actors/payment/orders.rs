@@ -13,7 +13,7 @@ use crate::domain::payment::command::Refusal;
 use crate::domain::payment::evidence::Evidence;
 use crate::gateways::error::GatewayError;
 use crate::store::idempotency::KnownKey;
-use crate::store::{Cause, MoveOutcome};
+use crate::store::{Cause, ClaimedKey, MoveOutcome};
 
 /// When a payment whose outcome is not known is checked.
 const CHECK_UNKNOWN_AFTER: Duration = Duration::seconds(10);
@@ -21,11 +21,16 @@ const CHECK_UNKNOWN_AFTER: Duration = Duration::seconds(10);
 /// When a payment is checked whose order this process did not live to see answered.
 const CHECK_UNANSWERED_AFTER: Duration = Duration::seconds(60);
 
+/// The scope of the turns of orders without a key.
+const TURN_SCOPE: &str = "turn";
+
 /// An order that may be carried out.
 struct Begun {
     intent: String,
     amount_minor: i64,
     provider_key: String,
+    /// Held while an order without a key is carried out.
+    turn: Option<ClaimedKey>,
 }
 
 impl Work {
@@ -36,8 +41,7 @@ impl Work {
         };
         let stripe = &self.tools.stripe;
         let done = stripe.capture_intent(&begun.intent, Some(begun.amount_minor), &begun.provider_key).await;
-        let snapshot = self.known(&order, done).await?;
-        self.take_over("capture", 200, order, Evidence::Intent(Box::new(snapshot))).await
+        self.end("capture", 200, order, begun.turn, done.map(|it| Evidence::Intent(Box::new(it)))).await
     }
 
     pub async fn cancel(&mut self, order: Order) -> Result<Reply, PaymentError> {
@@ -46,8 +50,7 @@ impl Work {
             Err(replay) => return Ok(replay),
         };
         let done = self.tools.stripe.cancel_intent(&begun.intent, None, &begun.provider_key).await;
-        let snapshot = self.known(&order, done).await?;
-        self.take_over("cancel", 200, order, Evidence::Intent(Box::new(snapshot))).await
+        self.end("cancel", 200, order, begun.turn, done.map(|it| Evidence::Intent(Box::new(it)))).await
     }
 
     pub async fn refund(
@@ -63,8 +66,7 @@ impl Work {
         let stripe = &self.tools.stripe;
         let (amount, key) = (Some(begun.amount_minor), &begun.provider_key);
         let done = stripe.create_refund(&begun.intent, amount, reason.as_deref(), key).await;
-        let refund = self.known(&order, done).await?;
-        self.take_over("refund", 201, order, Evidence::Refund(refund)).await
+        self.end("refund", 201, order, begun.turn, done.map(Evidence::Refund)).await
     }
 
     /// Whether the order may be carried out; the inner error is the stored answer to the same order. The key and the
@@ -74,25 +76,62 @@ impl Work {
         &mut self,
         kind: &str,
         order: &Order,
-        check: impl FnOnce(&Payment) -> Result<i64, Refusal>,
+        check: impl Fn(&Payment) -> Result<i64, Refusal>,
     ) -> Result<Result<Begun, Reply>, PaymentError> {
         let known = self.known_key(order).await?;
         if let Some((_, body)) = known.as_ref().and_then(|known| known.answer.clone()) {
             return Ok(Err(Reply::Answer { body, replayed: true }));
         }
-        let payment = self.load_anew().await?.clone();
         // Begun before and not answered: the state may show its effect already, so it is not asked again.
         let begun_before = known.and_then(|known| known.ordered).and_then(|ordered| ordered.parse().ok());
-        let amount_minor = begun_before.map_or_else(|| check(&payment), Ok)?;
-        let intent = payment.intent_id.clone().ok_or(Refusal::NotOpened)?;
-        let (store, now) = (&self.tools.store, self.tools.clock.now());
-        if let Some(key) = &order.key {
-            let expires_at = now + Duration::hours(ORDER_ANSWER_HOURS);
-            store.claim_key(key, self.id.uuid(), &amount_minor.to_string(), now, expires_at).await?;
+        for _ in 0..DECISIONS {
+            let payment = self.load_anew().await?.clone();
+            let amount_minor = begun_before.map_or_else(|| check(&payment), Ok)?;
+            let intent = payment.intent_id.clone().ok_or(Refusal::NotOpened)?;
+            let provider_key = provider_key(&payment, order, kind, amount_minor);
+            let (store, now) = (&self.tools.store, self.tools.clock.now());
+            let mut turn = None;
+            if let Some(key) = &order.key {
+                let expires_at = now + Duration::hours(ORDER_ANSWER_HOURS);
+                store.claim_key(key, self.id.uuid(), &amount_minor.to_string(), now, expires_at).await?;
+            } else {
+                let it = ClaimedKey { scope: TURN_SCOPE.to_owned(), key: provider_key.clone(), fingerprint: [0; 32] };
+                if !store.hold_key(&it, self.id.uuid(), now, now + CHECK_UNANSWERED_AFTER).await? {
+                    return Err(PaymentError::UnderWay);
+                }
+                // The equal order of another process may have been booked before we held the turn: then this is another.
+                if self.load_anew().await?.version != payment.version {
+                    self.tools.store.release_key(&it).await?;
+                    continue;
+                }
+                turn = Some(it);
+            }
+            self.tools.store.schedule_check(&payment, Some(now + CHECK_UNANSWERED_AFTER)).await?;
+            return Ok(Ok(Begun { intent, amount_minor, provider_key, turn }));
         }
-        store.schedule_check(&payment, Some(now + CHECK_UNANSWERED_AFTER)).await?;
-        let provider_key = provider_key(&payment, order, kind, amount_minor);
-        Ok(Ok(Begun { intent, amount_minor, provider_key }))
+        Err(PaymentError::Contended)
+    }
+
+    /// Takes over what the provider did, and gives the turn back whatever it was.
+    async fn end(
+        &mut self,
+        kind: &str,
+        status: i16,
+        order: Order,
+        turn: Option<ClaimedKey>,
+        done: Result<Evidence, GatewayError>,
+    ) -> Result<Reply, PaymentError> {
+        let reply = match self.known(&order, done).await {
+            Ok(news) => self.take_over(kind, status, order, news).await,
+            Err(error) => Err(error),
+        };
+        // Should this fail, the turn ends by itself, and what was done has its answer all the same.
+        if let Some(turn) = turn
+            && let Err(error) = self.tools.store.release_key(&turn).await
+        {
+            tracing::warn!(payment = %self.id, %error, "an order's turn was not given back and runs out by itself");
+        }
+        reply
     }
 
     /// What is known of the order's key. Asked here, behind the actor's mailbox, so that the second of two equal orders
@@ -166,7 +205,8 @@ impl Work {
 }
 
 /// Without a key of the operator's, an order that is repeated before its first outcome is booked is the same order to the
-/// provider, and one that is repeated afterwards is another.
+/// provider, and one that is repeated afterwards is another. Of equal ones on several processes one has the turn; the others
+/// are told so, since an answer of success to each would look like as many refunds.
 fn provider_key(payment: &Payment, order: &Order, kind: &str, amount_minor: i64) -> String {
     let derived = || format!("{kind}-{}-{}-{amount_minor}", payment.id, payment.version);
     order.provider_key.clone().unwrap_or_else(derived)
