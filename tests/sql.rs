@@ -182,9 +182,10 @@ async fn the_list_of_flagged_payments_reads_nothing_of_the_others() {
     client.batch_execute("analyze payments.payment_transactions").await.unwrap();
     // Planned for the filters that are given, as the program has it done.
     let given = ["null", "null", "null", "null", "true", "20"];
-    let sql = given.iter().enumerate().fold(query("payments/list_payments.sql"), |sql, (at, value)| {
-        sql.replace(&format!("${}", at + 1), value)
-    });
+    let sql = given
+        .iter()
+        .enumerate()
+        .fold(query("payments/list_payments.sql"), |sql, (at, value)| sql.replace(&format!("${}", at + 1), value));
     let rows = client.query(&format!("explain (format json) {sql}"), &[]).await.unwrap();
     let plan: serde_json::Value = rows[0].get(0);
     assert!(plan.to_string().contains("payment_transactions_flagged"), "{plan:#}");

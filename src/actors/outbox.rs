@@ -12,6 +12,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures::FutureExt;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::facts::{Take, TakeError, Wake, hand_to};
@@ -26,14 +27,21 @@ use crate::store::outbox::{OutboxEvent, Postponed, claim_events, delete_publishe
 use crate::store::{Store, StoreError};
 use crate::trace::{Kind, Span};
 
-/// Events in one round at most.
-const BATCH: i64 = 500;
+/// Events in one round at most: a larger one keeps a core busy for so long that donors notice.
+const BATCH: i64 = 200;
+/// The same where events are late: larger rounds cost less.
+const LATE_BATCH: i64 = 500;
 /// The safety net under the wake after a commit.
 const POLL: Duration = Duration::from_secs(1);
 /// How long the outbox waits when the bus or the database is away.
 const AWAY: Duration = Duration::from_millis(500);
-/// The pause between two rounds while donors wait too long.
-const GIVES_WAY: Duration = Duration::from_millis(50);
+/// While donors wait too long, the outbox rests so many times what its round took, and no longer than this.
+const RESTS_TIMES: u32 = 8;
+const RESTS_AT_MOST: Duration = Duration::from_millis(300);
+/// An event that waited so long is late: whatever the crowd, a fact must not wait for the end of it.
+const LATE: time::Duration = time::Duration::seconds(3);
+/// The rest between two rounds while donors wait too long and events are late.
+const RESTS_WHEN_LATE: Duration = Duration::from_millis(50);
 
 /// Where facts go.
 pub enum Bus {
@@ -60,12 +68,14 @@ pub struct Outbox {
     pressure: Pressure,
     working: bool,
     woken: bool,
+    /// The round before met events that were late.
+    is_late: bool,
 }
 
 impl Outbox {
     /// An outbox over `bus`, whose rounds give way to donors.
     pub fn new(store: Store, bus: Arc<Bus>, clock: Clock, pressure: Pressure) -> Self {
-        Self { store, bus, clock, pressure, working: false, woken: false }
+        Self { store, bus, clock, pressure, working: false, woken: false, is_late: false }
     }
 
     fn work(&mut self, ctx: &mut Context<Self>) {
@@ -77,28 +87,32 @@ impl Outbox {
         self.woken = false;
         let (store, bus, clock) = (self.store.clone(), Arc::clone(&self.bus), self.clock.clone());
         // A panic must not end the only road for facts; the events stay where they are.
+        let began = Instant::now();
+        let limit = if self.is_late { LATE_BATCH } else { BATCH };
         let round = async move {
-            AssertUnwindSafe(relay_round(&store, &bus, &clock)).catch_unwind().await.unwrap_or_else(|_| {
+            AssertUnwindSafe(relay_round(&store, &bus, &clock, limit)).catch_unwind().await.unwrap_or_else(|_| {
                 tracing::error!("a round of the outbox panicked; its events are tried again");
                 Ok(Round::Away)
             })
         };
-        ctx.spawn(round.into_actor(self).map(|round, act, ctx| act.rest(round, ctx)));
+        ctx.spawn(round.into_actor(self).map(move |round, act, ctx| act.rest(round, began.elapsed(), ctx)));
     }
 
-    fn rest(&mut self, round: Result<Round, StoreError>, ctx: &mut Context<Self>) {
+    /// After a round that took so long: the next one at once if there is more, or after a rest.
+    fn rest(&mut self, round: Result<Round, StoreError>, took: Duration, ctx: &mut Context<Self>) {
         self.working = false;
         match round {
-            Ok(Round::Done) if !self.woken => {}
-            // Fewer rounds of more facts each cost the database less, and in a crowd donors wait for it.
-            Ok(Round::Full | Round::Done) if self.pressure.is_high() => {
-                self.working = true;
-                ctx.run_later(GIVES_WAY, |act, ctx| {
-                    act.working = false;
-                    act.work(ctx);
-                });
+            Ok(Round::Done { is_full, is_late }) => {
+                self.is_late = is_late;
+                if is_full || self.woken {
+                    let rest = rest_after(took, self.pressure.is_high(), is_late);
+                    self.working = true;
+                    ctx.run_later(rest, |act, ctx| {
+                        act.working = false;
+                        act.work(ctx);
+                    });
+                }
             }
-            Ok(Round::Full | Round::Done) => self.work(ctx),
             Ok(Round::Away) => {
                 ctx.run_later(AWAY, Self::work);
             }
@@ -110,25 +124,40 @@ impl Outbox {
     }
 }
 
+/// How long the outbox rests between two rounds. Half of the time is its own where nobody waits too long; in a crowd, fewer
+/// rounds of more events cost the database less, and donors wait for it.
+fn rest_after(took: Duration, is_crowd: bool, is_late: bool) -> Duration {
+    match (is_crowd, is_late) {
+        (false, false) => took.min(RESTS_WHEN_LATE),
+        (false, true) => Duration::ZERO,
+        (true, false) => (took * RESTS_TIMES).clamp(RESTS_WHEN_LATE, RESTS_AT_MOST),
+        (true, true) => RESTS_WHEN_LATE,
+    }
+}
+
 enum Round {
-    /// There may be more.
-    Full,
-    Done,
+    Done {
+        /// There may be more.
+        is_full: bool,
+        /// Its first event had waited too long.
+        is_late: bool,
+    },
     /// The bus is away.
     Away,
 }
 
-async fn relay_round(store: &Store, bus: &Bus, clock: &Clock) -> Result<Round, StoreError> {
+async fn relay_round(store: &Store, bus: &Bus, clock: &Clock, limit: i64) -> Result<Round, StoreError> {
     let mut client = store.pools.reader().await?;
     let transaction = client.transaction().await?;
     let now = clock.now();
-    let events = claim_events(&transaction, now, BATCH).await?;
+    let events = claim_events(&transaction, now, limit).await?;
     if events.is_empty() {
         drop(transaction);
         bus.keep_connected().await;
-        return Ok(Round::Done);
+        return Ok(Round::Done { is_full: false, is_late: false });
     }
-    let full = events.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
+    let is_full = events.len() == usize::try_from(limit).unwrap_or(usize::MAX);
+    let is_late = events.iter().any(|event| event.attempts == 0 && now - event.created_at > LATE);
     let (published, postponed, away) = relay(bus, events, now).await;
     METRICS.outbox_publishes.with_label_values(&["published"]).inc_by(published.len() as u64);
     METRICS.outbox_publishes.with_label_values(&["refused"]).inc_by(postponed.len() as u64);
@@ -139,11 +168,7 @@ async fn relay_round(store: &Store, bus: &Bus, clock: &Clock) -> Result<Round, S
         postpone(&transaction, &postponed).await?;
     }
     transaction.commit().await?;
-    Ok(match (away, full) {
-        (true, _) => Round::Away,
-        (false, true) => Round::Full,
-        (false, false) => Round::Done,
-    })
+    Ok(if away { Round::Away } else { Round::Done { is_full, is_late } })
 }
 
 /// Sends events in waves: of each payment one event at a time, so that one that is refused is not overtaken.
@@ -346,5 +371,22 @@ impl Handler<Wake> for Outbox {
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
         self.work(ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outbox_gives_way_to_a_crowd_by_a_bound_and_less_when_events_are_late() {
+        let ms = Duration::from_millis;
+        assert_eq!(rest_after(ms(20), false, false), ms(20), "half of the time is its own");
+        assert_eq!(rest_after(ms(900), false, false), ms(50), "a broker that is slow is no reason to rest");
+        assert_eq!(rest_after(ms(900), false, true), Duration::ZERO);
+        assert_eq!(rest_after(ms(1), true, false), ms(50));
+        assert_eq!(rest_after(ms(20), true, false), ms(160));
+        assert_eq!(rest_after(ms(900), true, false), ms(300));
+        assert_eq!(rest_after(ms(900), true, true), ms(50));
     }
 }

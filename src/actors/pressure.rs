@@ -18,6 +18,10 @@ const UNNOTICED_US: u64 = 4_000;
 const FASTEST_TIMES: u64 = 3;
 /// After so many intervals the fastest commit of before is forgotten.
 const FASTEST_COUNTS: u64 = 1_200;
+/// So many calm intervals in a row end the pressure: what gives way would be back at once otherwise, and everybody waits again.
+const CALM: u64 = 4;
+/// Each calm interval allows more openings by this part of them.
+const GROWTH: usize = 16;
 /// Openings that are allowed in one interval at least: five hundred a second are no crowd, whatever hiccups, and a crowd slows the
 /// others down and never stops them.
 const LEAST: usize = 25;
@@ -35,6 +39,8 @@ struct Gauge {
     fastest_us: [AtomicU64; 2],
     intervals: AtomicU64,
     is_high: AtomicBool,
+    /// Intervals since somebody waited too long.
+    calm: AtomicU64,
     /// Openings that are allowed in an interval, and those that were begun in this one.
     allowance: AtomicUsize,
     begun: AtomicUsize,
@@ -47,6 +53,7 @@ impl Default for Gauge {
             fastest_us: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
             intervals: AtomicU64::default(),
             is_high: AtomicBool::default(),
+            calm: AtomicU64::new(CALM),
             allowance: AtomicUsize::new(MOST),
             begun: AtomicUsize::default(),
         }
@@ -79,13 +86,15 @@ impl Pressure {
         }
         let fastest = gauge.fastest_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(u64::MAX);
         let too_long = if fastest == u64::MAX { UNNOTICED_US } else { UNNOTICED_US.max(fastest * FASTEST_TIMES) };
-        let is_high = gauge.longest_us.swap(0, Relaxed) > too_long;
+        let is_too_long = gauge.longest_us.swap(0, Relaxed) > too_long;
+        let calm = if is_too_long { 0 } else { gauge.calm.load(Relaxed).saturating_add(1) };
+        gauge.calm.store(calm, Relaxed);
         let begun = gauge.begun.swap(0, Relaxed);
         let allowance = gauge.allowance.load(Relaxed);
         // Halved from what was really done: an allowance that nobody used is no load.
-        let next = if is_high { allowance.min(begun) / 2 } else { allowance + allowance / 4 + 1 };
+        let next = if is_too_long { allowance.min(begun) / 2 } else { allowance + allowance / GROWTH + 1 };
         gauge.allowance.store(next.clamp(LEAST, MOST), Relaxed);
-        gauge.is_high.store(is_high, Relaxed);
+        gauge.is_high.store(calm < CALM, Relaxed);
     }
 }
 
@@ -112,8 +121,21 @@ mod tests {
         let crowd: Vec<usize> = (0..9).map(|_| interval(&pressure, 100, 40, 1)).collect();
         assert_eq!(crowd, [100, 50, LEAST, LEAST, LEAST, LEAST, LEAST, LEAST, LEAST]);
         assert!(pressure.is_high());
-        let quiet: Vec<usize> = (0..20).map(|_| interval(&pressure, 100, 2, 1)).collect();
+        let quiet: Vec<usize> = (0..40).map(|_| interval(&pressure, 100, 2, 1)).collect();
         assert!(quiet.is_sorted() && quiet.last() == Some(&100), "{quiet:?}");
+    }
+
+    #[test]
+    fn one_calm_interval_is_not_the_end_of_a_crowd() {
+        let pressure = Pressure::default();
+        assert!(!pressure.is_high(), "nobody has waited yet");
+        interval(&pressure, 0, 40, 1);
+        for _ in 1..CALM {
+            interval(&pressure, 0, 2, 1);
+            assert!(pressure.is_high());
+        }
+        interval(&pressure, 0, 2, 1);
+        assert!(!pressure.is_high());
     }
 
     #[test]
@@ -132,7 +154,7 @@ mod tests {
         interval(&pressure, 0, 31, 10);
         assert!(pressure.is_high());
         // A disk that has become slow is so for minutes before it is believed.
-        for _ in 0..FASTEST_COUNTS * 2 {
+        for _ in 0..FASTEST_COUNTS * 2 + CALM {
             interval(&pressure, 0, 90, 40);
         }
         assert!(!pressure.is_high());

@@ -19,6 +19,9 @@ use crate::metrics::METRICS;
 /// How long an actor without commands lives.
 const IDLE: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(5);
+/// Actors in one process beyond which those that were idle longest retire sooner: a crowd must not take memory without bound. The
+/// next command loads the payment again, by its key.
+const LIVE: usize = 128 * 1024;
 /// Commands that are under way in one registry at most.
 const IN_FLIGHT: usize = 16 * 1024;
 /// How often due checks are looked for, how many are taken at a time, and for how long they are leased.
@@ -50,13 +53,16 @@ impl Payments {
     }
 
     fn start_registries(arbiters: &[Arbiter], tools: Arc<Tools>, idle: Option<Duration>, checks: bool) -> Self {
+        let live = LIVE / arbiters.len().max(1);
         let addresses: Vec<Addr<Registry>> = arbiters
             .iter()
             .enumerate()
             .map(|(at, arbiter)| {
                 let tools = Arc::clone(&tools);
                 let idle = idle.unwrap_or(IDLE);
-                Supervisor::start_in_arbiter(&arbiter.handle(), move |_| Registry::new(tools, idle, checks && at == 0))
+                Supervisor::start_in_arbiter(&arbiter.handle(), move |_| {
+                    Registry::new(tools, idle, live, checks && at == 0)
+                })
             })
             .collect();
         let payments = Self(addresses.into());
@@ -92,10 +98,20 @@ struct Entry {
     last_used: Instant,
 }
 
+impl Entry {
+    fn retire(&self) {
+        self.address.do_send(Retire); // its mailbox is empty: nothing is in flight
+        METRICS.payment_actors.dec();
+        METRICS.payment_actor_retirements.inc();
+    }
+}
+
 /// The actor.
 pub struct Registry {
     tools: Arc<Tools>,
     idle: Duration,
+    /// Actors of this registry beyond which it does not wait for `idle`.
+    live: usize,
     looks_for_checks: bool,
     neighbours: Option<Payments>,
     /// Looks for checks that gave way in a row.
@@ -118,8 +134,17 @@ pub struct Route {
 }
 
 impl Registry {
-    fn new(tools: Arc<Tools>, idle: Duration, looks_for_checks: bool) -> Self {
-        Self { tools, idle, looks_for_checks, neighbours: None, gave_way: 0, actors: HashMap::new(), in_flight: 0 }
+    fn new(tools: Arc<Tools>, idle: Duration, live: usize, looks_for_checks: bool) -> Self {
+        Self {
+            tools,
+            idle,
+            live,
+            looks_for_checks,
+            neighbours: None,
+            gave_way: 0,
+            actors: HashMap::new(),
+            in_flight: 0,
+        }
     }
 
     /// The payment's actor, started if need be; one more command is in flight to it.
@@ -153,18 +178,36 @@ impl Registry {
         }
     }
 
+    /// Retires those that were idle longest, until `most` are left, or until the others are at work.
+    fn retire_beyond(&mut self, most: usize) {
+        let Some(beyond) = self.actors.len().checked_sub(most + 1) else { return };
+        let mut idle: Vec<Instant> =
+            self.actors.values().filter(|entry| entry.in_flight == 0).map(|entry| entry.last_used).collect();
+        if idle.is_empty() {
+            return;
+        }
+        let last = beyond.min(idle.len() - 1);
+        let until = *idle.select_nth_unstable(last).1;
+        self.actors.retain(|_, entry| {
+            let stays = entry.in_flight > 0 || entry.last_used > until;
+            if !stays {
+                entry.retire();
+            }
+            stays
+        });
+    }
+
     fn sweep(&mut self) {
         let now = Instant::now();
         let idle = self.idle;
         self.actors.retain(|_, entry| {
             let stays = entry.in_flight > 0 || now.duration_since(entry.last_used) < idle;
             if !stays {
-                entry.address.do_send(Retire); // its mailbox is empty: nothing is in flight
-                METRICS.payment_actors.dec();
-                METRICS.payment_actor_retirements.inc();
+                entry.retire();
             }
             stays
         });
+        self.retire_beyond(self.live);
         if self.actors.is_empty() {
             self.actors.shrink_to_fit();
         }

@@ -42,6 +42,8 @@ pub struct OutboxEvent {
     pub traceparent: Option<String>,
     /// How often it was refused.
     pub attempts: i32,
+    /// When it was committed.
+    pub created_at: OffsetDateTime,
 }
 
 /// What becomes of an event that was refused.
@@ -131,6 +133,7 @@ fn event(row: &Row) -> OutboxEvent {
         body: row.get("body"),
         traceparent: row.get("traceparent"),
         attempts: row.get("attempts"),
+        created_at: row.get("created_at"),
     }
 }
 

@@ -177,7 +177,9 @@ pub enum PaymentError {
     #[error("{0}")]
     Unavailable(String),
     /// Another process is carrying out an equal order that has no key either.
-    #[error("an equal order without an idempotency key is being carried out; look at the payment before it is repeated")]
+    #[error(
+        "an equal order without an idempotency key is being carried out; look at the payment before it is repeated"
+    )]
     UnderWay,
     /// Other processes keep moving it.
     #[error("the payment is being changed by others")]

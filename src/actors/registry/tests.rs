@@ -165,3 +165,27 @@ fn many_commands_to_many_payments_whose_actors_retire_at_once_happen_exactly_onc
         assert!(METRICS.payment_actor_retirements.get() > retirements, "somebody retired meanwhile");
     });
 }
+
+#[test]
+fn beyond_the_bound_those_that_were_idle_longest_retire_and_nobody_who_is_at_work() {
+    run(async {
+        let world = World::new().await;
+        let mut registry = Registry::new(Arc::clone(&world.tools), LONG, 3, false);
+        let ids: Vec<PaymentId> = (0..6).map(|_| PaymentId::at(world.tools.clock.now())).collect();
+        for id in &ids {
+            let address = registry.reach(*id);
+            // The first one is at work all the time.
+            if *id != ids[0] {
+                registry.came_back(*id, &address);
+            }
+            // Told apart by when they were used last.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        registry.sweep();
+        let left: Vec<bool> = ids.iter().map(|id| registry.actors.contains_key(id)).collect();
+        assert_eq!(left, [true, false, false, false, true, true]);
+        registry.live = 0;
+        registry.sweep();
+        assert_eq!(registry.actors.keys().collect::<Vec<_>>(), [&ids[0]]);
+    });
+}
