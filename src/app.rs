@@ -45,7 +45,7 @@ use crate::http::access::{AccessTokens, Operators, SCOPES};
 use crate::http::draining::Draining;
 use crate::http::feedback::{Reporters, TWILIO_REPORTS, TwilioReports};
 use crate::http::limits::Limits;
-use crate::http::observe::observe;
+use crate::http::observe::{observe, watch_thread};
 use crate::http::openings::Openings;
 use crate::http::problem::no_such_route;
 use crate::http::streams::Streams;
@@ -288,6 +288,7 @@ impl App {
             intake,
             totals: totals.clone(),
             totals_memory: memory,
+            admission: pressure.admission().clone(),
             openings: Openings::new(payments.clone(), pressure),
             streams: Streams::within(open_files() / 2),
             bus: Arc::clone(&bus),
@@ -678,6 +679,8 @@ fn serve(
 ) -> Result<Running, StartError> {
     let server = HttpServer::new(move || {
         let sandbox = sandbox.clone();
+        // Called once on each thread that answers requests.
+        actix_web::rt::spawn(watch_thread(state.admission.clone()));
         WebApp::new()
             .app_data(state.clone())
             .wrap(actix_web::middleware::from_fn(observe))

@@ -62,6 +62,8 @@ pub struct Metrics {
     pub http_seconds: HistogramVec,
     /// Requests that are being answered.
     pub http_in_flight: IntGauge,
+    /// Requests that were to come again because more came than could be done, by class.
+    pub http_refused: IntCounterVec,
     /// Webhooks by verdict.
     pub webhook_verdicts: IntCounterVec,
     /// Webhooks with a bad signature, by reason.
@@ -228,6 +230,11 @@ impl Metrics {
                 &["route", "method"],
             ),
             http_in_flight: define.gauge("http_requests_in_flight", "Requests that are being answered"),
+            http_refused: define.counters(
+                "http_refused_total",
+                "Requests refused because more came than could be done",
+                &["class"],
+            ),
             webhook_verdicts: define.counters("webhook_events_total", "Webhooks by verdict", &["verdict"]),
             webhook_signature_failures: define.counters(
                 "webhook_signature_failures_total",

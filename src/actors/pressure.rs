@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::admission::Admission;
+
 /// How often it is looked whether anybody waits too long.
 pub const INTERVAL: Duration = Duration::from_millis(50);
 /// A wait that nobody notices: up to here there is no pressure.
@@ -44,6 +46,7 @@ struct Gauge {
     /// Openings that are allowed in an interval, and those that were begun in this one.
     allowance: AtomicUsize,
     begun: AtomicUsize,
+    admission: Admission,
 }
 
 impl Default for Gauge {
@@ -56,6 +59,7 @@ impl Default for Gauge {
             calm: AtomicU64::new(CALM),
             allowance: AtomicUsize::new(MOST),
             begun: AtomicUsize::default(),
+            admission: Admission::default(),
         }
     }
 }
@@ -72,6 +76,11 @@ impl Pressure {
         self.0.is_high.load(Relaxed)
     }
 
+    /// Who is taken in at all.
+    pub fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
     /// Leave to open one more payment now.
     pub fn admits(&self) -> bool {
         let allowance = self.0.allowance.load(Relaxed);
@@ -86,7 +95,9 @@ impl Pressure {
         }
         let fastest = gauge.fastest_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(u64::MAX);
         let too_long = if fastest == u64::MAX { UNNOTICED_US } else { UNNOTICED_US.max(fastest * FASTEST_TIMES) };
-        let is_too_long = gauge.longest_us.swap(0, Relaxed) > too_long;
+        let longest = gauge.longest_us.swap(0, Relaxed);
+        let is_too_long = longest > too_long;
+        gauge.admission.adjust(Duration::from_micros(longest.saturating_sub(too_long)));
         let calm = if is_too_long { 0 } else { gauge.calm.load(Relaxed).saturating_add(1) };
         gauge.calm.store(calm, Relaxed);
         let begun = gauge.begun.swap(0, Relaxed);

@@ -36,6 +36,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{Route, web};
 use tokio::sync::broadcast;
 
+use crate::actors::admission::Admission;
 use crate::actors::bridge::Bridge;
 use crate::actors::committer::{Committer, DonationMoved};
 use crate::actors::facts::Wake;
@@ -121,6 +122,8 @@ pub struct AppState {
     pub couriers: Vec<Recipient<Wake>>,
     /// Who reports what became of messages.
     pub reporters: Reporters,
+    /// Who is to come later when more come than can be served.
+    pub admission: Admission,
     /// Requests per client address.
     pub limits: Limits,
     /// The time.

@@ -2,10 +2,11 @@
 //! belongs to its trace.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::ConnectionType;
+use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpRequest, ResponseError, web};
 use futures::FutureExt;
@@ -15,12 +16,16 @@ use super::AppState;
 use super::extract::bearer;
 use super::limits::{POLICY, Quoted, REST};
 use super::problem::Problem;
+use crate::actors::admission::{Admission, Class};
 use crate::gateways::links::UNSUBSCRIBE_PATH;
 use crate::metrics::METRICS;
 use crate::trace::{self, Current, Kind, Span};
 
 /// Requests that match no route share one label, so that rubbish cannot make metrics grow.
 const NO_ROUTE: &str = "none";
+/// How often a thread is looked at, and how late a timer may be that is not late.
+const LOOK: Duration = Duration::from_millis(10);
+const COARSE: Duration = Duration::from_millis(5);
 /// Routes that are asked again and again by machines, and whose spans would tell nobody anything.
 const UNTRACED: [&str; 2] = ["/health/", "/metrics"];
 
@@ -92,6 +97,13 @@ async fn limited<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    if let Some(class) = class_of(request.method(), request.match_info().as_str())
+        && let Some(state) = request.app_data::<web::Data<AppState>>()
+        && !state.admission.admits(class)
+    {
+        let (request, _) = request.into_parts();
+        return Ok(ServiceResponse::new(request, Problem::overloaded().error_response()).map_into_right_body());
+    }
     let checked = match request.app_data::<web::Data<AppState>>() {
         // Operators have keys, which are counted nowhere; guessing keys is limited like anything else.
         // The decoded path, as routes are matched by: `/%61pi/` leads to the same handlers.
@@ -115,6 +127,26 @@ async fn limited<B: MessageBody + 'static>(
             }
             Ok(response.map_into_left_body())
         }
+    }
+}
+
+/// The rank of a request when more come than can be served. What has none is always taken in: operators, health, metrics,
+/// donors who look after their own donation, and streams, which have a bound of their own.
+fn class_of(method: &Method, path: &str) -> Option<Class> {
+    match *method {
+        Method::GET if path.starts_with("/api/v1/campaigns") && !path.ends_with("/stream") => Some(Class::Look),
+        Method::POST if path == "/api/v1/donations" => Some(Class::Donation),
+        Method::POST if path == "/webhooks/stripe" => Some(Class::Webhook),
+        _ => None,
+    }
+}
+
+/// Watches how late the thread is that it runs on: so long does every request wait for it.
+pub async fn watch_thread(admission: Admission) {
+    loop {
+        let due = Instant::now() + LOOK;
+        tokio::time::sleep_until(due).await;
+        admission.lagged(due.elapsed().saturating_sub(COARSE));
     }
 }
 
@@ -144,5 +176,32 @@ pub async fn shielded<B: MessageBody + 'static>(
             let problem = Problem::internal(format!("a handler panicked, route {:?}", asked.match_pattern()));
             Ok(ServiceResponse::new(asked, problem.error_response()).map_into_right_body())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_who_gives_and_stripe_have_a_rank_and_nobody_else() {
+        let of = |method: Method, path: &str| class_of(&method, path);
+        assert_eq!(of(Method::GET, "/api/v1/campaigns/x/totals"), Some(Class::Look));
+        assert_eq!(of(Method::GET, "/api/v1/campaigns"), Some(Class::Look));
+        assert_eq!(of(Method::POST, "/api/v1/donations"), Some(Class::Donation));
+        assert_eq!(of(Method::POST, "/webhooks/stripe"), Some(Class::Webhook));
+        let others = [
+            "/api/v1/campaigns/x/totals/stream",
+            "/api/v1/donations/x",
+            "/health/ready",
+            "/metrics",
+            "/api/v1/payments",
+        ];
+        assert!(others.into_iter().all(|path| of(Method::GET, path).is_none()));
+        assert!(
+            ["/api/v1/campaigns", "/api/v1/payments/x/refunds"]
+                .into_iter()
+                .all(|path| of(Method::POST, path).is_none())
+        );
     }
 }

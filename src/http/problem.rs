@@ -18,6 +18,8 @@ use crate::store::StoreError;
 
 /// How long a caller should wait when we have no better guess, in seconds.
 const RETRY_AFTER_S: u64 = 1;
+/// When somebody who found no room is to come again.
+const RETRY_AFTER_OVERLOAD_S: u64 = 3;
 
 /// One thing that is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -122,6 +124,13 @@ impl Problem {
             "The service cannot do this right now; the same request may be repeated with the same Idempotency-Key.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable", detail)
             .retry_after(RETRY_AFTER_S)
+    }
+
+    /// More came than can be done; nothing was begun. Not logged: that would cost more than the answer.
+    pub fn overloaded() -> Self {
+        let detail = "More comes than can be done at the moment; nothing was begun. The same request may be repeated.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Service unavailable", detail)
+            .retry_after(RETRY_AFTER_OVERLOAD_S)
     }
 
     /// More than a client may have.

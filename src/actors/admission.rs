@@ -1,0 +1,172 @@
+//! Admission: who is asked to come back later when more comes than can be done.
+//!
+//! Without it everybody is taken in and everybody waits, longer the more there are. What is looked at is how long work waits
+//! here: for a commit, and for a thread that answers requests; not how long the provider takes. Where even the shortest wait
+//! of the last intervals is too long, the wait is no burst but a queue that stands, and a part of the requests is refused at
+//! once, which is cheap: first those who only look, then donors, and Stripe last of all (CoDel, RFC 8289, has the idea of
+//! the standing queue). Deliberately absent: a queue, and numbers of requests, which say nothing about what they cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use rand::Rng;
+
+use crate::metrics::METRICS;
+
+/// A queue stands when it was there in so many intervals in a row.
+const STANDING: usize = 6;
+/// What is admitted is counted in so many parts.
+const ALL: u32 = 1_000;
+/// However long the wait, one of so many is admitted: by what becomes of it, it is seen that the wait is over.
+const LEAST: u32 = ALL / 50;
+/// In an interval in which the queue stands, the admitted part becomes so many tenths of what it was.
+const TENTHS: u32 = 8;
+/// In one in which it does not, so much more is admitted.
+const MORE: u32 = ALL / 20;
+
+/// Who comes, by rank: the first is asked first to come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Looks at campaigns and their totals.
+    Look,
+    /// Gives.
+    Donation,
+    /// Tells what became of money.
+    Webhook,
+}
+
+impl Class {
+    /// All, by rank.
+    pub const ALL: [Self; 3] = [Self::Look, Self::Donation, Self::Webhook];
+
+    /// As metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Look => "look",
+            Self::Donation => "donation",
+            Self::Webhook => "webhook",
+        }
+    }
+
+    /// How long a standing queue may be for this class to be taken in whole.
+    fn bearable(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Look => 50,
+            Self::Donation => 100,
+            Self::Webhook => 150,
+        })
+    }
+}
+
+/// Shared by those who report waits and those who let in.
+#[derive(Clone, Default)]
+pub struct Admission(Arc<Gate>);
+
+struct Gate {
+    /// The longest that a thread kept requests waiting in this interval.
+    lag_us: AtomicU64,
+    /// The waits of the last intervals, in turn.
+    waits_us: [AtomicU64; STANDING],
+    interval: AtomicU64,
+    /// The part of each class that is admitted.
+    parts: [AtomicU32; 3],
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            lag_us: AtomicU64::default(),
+            waits_us: Default::default(),
+            interval: AtomicU64::default(),
+            parts: Class::ALL.map(|_| AtomicU32::new(ALL)),
+        }
+    }
+}
+
+impl Admission {
+    /// Whether one more of this class is taken in. Who is not is to be told when to come again.
+    pub fn admits(&self, class: Class) -> bool {
+        let part = self.0.parts[class as usize].load(Relaxed);
+        let admitted = part >= ALL || rand::rng().random_range(0..ALL) < part;
+        if !admitted {
+            METRICS.http_refused.with_label_values(&[class.as_str()]).inc();
+        }
+        admitted
+    }
+
+    /// A thread that answers requests came back so much later than it should have: so long did requests wait for it.
+    pub fn lagged(&self, lag: Duration) {
+        self.0.lag_us.fetch_max(micros(lag), Relaxed);
+    }
+
+    /// An interval is over in which donors or Stripe waited so long for a commit, beyond what a commit takes here.
+    pub(super) fn adjust(&self, waited: Duration) {
+        let gate = &self.0;
+        let turn = usize::try_from(gate.interval.fetch_add(1, Relaxed)).unwrap_or(0) % STANDING;
+        gate.waits_us[turn].store(micros(waited) + gate.lag_us.swap(0, Relaxed), Relaxed);
+        let standing = gate.waits_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(0);
+        for class in Class::ALL {
+            let part = &gate.parts[class as usize];
+            let admitted = part.load(Relaxed);
+            let next = if standing > micros(class.bearable()) { admitted * TENTHS / 10 } else { admitted + MORE };
+            part.store(next.clamp(LEAST, ALL), Relaxed);
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(admission: &Admission, intervals: usize, wait_ms: u64) -> [u32; 3] {
+        (0..intervals).for_each(|_| admission.adjust(Duration::from_millis(wait_ms)));
+        [0, 1, 2].map(|class| admission.0.parts[class].load(Relaxed))
+    }
+
+    #[test]
+    fn a_burst_is_taken_in_and_a_queue_that_stands_is_not() {
+        let admission = Admission::default();
+        assert_eq!(after(&admission, STANDING - 1, 900), [ALL; 3]);
+        assert_eq!(after(&admission, 1, 1), [ALL; 3], "it was a burst");
+        assert_eq!(after(&admission, STANDING - 1, 900), [ALL; 3]);
+        assert!(after(&admission, 1, 900).iter().all(|part| *part < ALL), "it stands");
+    }
+
+    #[test]
+    fn who_only_looks_is_refused_first_then_donors_then_stripe_and_nobody_wholly() {
+        let admission = Admission::default();
+        assert_eq!(after(&admission, 100, 60), [LEAST, ALL, ALL]);
+        assert_eq!(after(&admission, 100, 120), [LEAST, LEAST, ALL]);
+        assert_eq!(after(&admission, 100, 200), [LEAST; 3]);
+        let refused = METRICS.http_refused.with_label_values(&[Class::Webhook.as_str()]);
+        let before = refused.get();
+        let admitted = (0..10_000).filter(|_| admission.admits(Class::Webhook)).count();
+        assert!((1..1_000).contains(&admitted), "{admitted}");
+        assert!(refused.get() - before >= 9_000);
+    }
+
+    #[test]
+    fn all_are_taken_in_again_within_a_few_seconds() {
+        let admission = Admission::default();
+        after(&admission, 1_000, 500);
+        assert_eq!(after(&admission, 20, 1), [ALL; 3], "a second of calm");
+        assert!((0..1_000).all(|_| Class::ALL.into_iter().all(|class| admission.admits(class))));
+    }
+
+    #[test]
+    fn a_thread_that_is_late_counts_like_a_commit_that_is() {
+        let admission = Admission::default();
+        for _ in 0..STANDING {
+            admission.lagged(Duration::from_millis(5));
+            admission.lagged(Duration::from_millis(70));
+            admission.adjust(Duration::ZERO);
+        }
+        assert!(admission.0.parts[0].load(Relaxed) < ALL);
+        assert_eq!(admission.0.parts[1].load(Relaxed), ALL);
+    }
+}
