@@ -66,6 +66,8 @@ pub struct Admission(Arc<Gate>);
 struct Gate {
     /// The longest that a thread kept requests waiting in this interval.
     lag_us: AtomicU64,
+    /// The longest that a donor waited in this interval, from the request to the commit.
+    waited_us: AtomicU64,
     /// The waits of the last intervals, in turn.
     waits_us: [AtomicU64; STANDING],
     interval: AtomicU64,
@@ -77,6 +79,7 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             lag_us: AtomicU64::default(),
+            waited_us: AtomicU64::default(),
             waits_us: Default::default(),
             interval: AtomicU64::default(),
             parts: Class::ALL.map(|_| AtomicU32::new(ALL)),
@@ -100,11 +103,21 @@ impl Admission {
         self.0.lag_us.fetch_max(micros(lag), Relaxed);
     }
 
-    /// An interval is over in which donors or Stripe waited so long for a commit, beyond what a commit takes here.
-    pub(super) fn adjust(&self, waited: Duration) {
+    /// A donor's gift was committed so long after the request was taken in: with all the hops between threads.
+    pub fn waited(&self, wait: Duration) {
+        self.0.waited_us.fetch_max(micros(wait), Relaxed);
+    }
+
+    /// An interval is over in which the longest wait for a commit was this (zero: there was none), of which so much is what
+    /// commits take here. One in which nothing came to its end while something was under way is like the one before.
+    pub(super) fn adjust(&self, longest: Duration, usual: Duration, is_busy: bool) {
         let gate = &self.0;
-        let turn = usize::try_from(gate.interval.fetch_add(1, Relaxed)).unwrap_or(0) % STANDING;
-        gate.waits_us[turn].store(micros(waited) + gate.lag_us.swap(0, Relaxed), Relaxed);
+        let interval = usize::try_from(gate.interval.fetch_add(1, Relaxed)).unwrap_or(0);
+        let longest = micros(longest).max(gate.waited_us.swap(0, Relaxed));
+        let before = gate.waits_us[interval.wrapping_sub(1) % STANDING].load(Relaxed);
+        let lag = gate.lag_us.swap(0, Relaxed);
+        let wait = if longest == 0 && is_busy { before.max(lag) } else { longest.saturating_sub(micros(usual)) + lag };
+        gate.waits_us[interval % STANDING].store(wait, Relaxed);
         let standing = gate.waits_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(0);
         for class in Class::ALL {
             let part = &gate.parts[class as usize];
@@ -124,7 +137,7 @@ mod tests {
     use super::*;
 
     fn after(admission: &Admission, intervals: usize, wait_ms: u64) -> [u32; 3] {
-        (0..intervals).for_each(|_| admission.adjust(Duration::from_millis(wait_ms)));
+        (0..intervals).for_each(|_| admission.adjust(Duration::from_millis(wait_ms), Duration::ZERO, false));
         [0, 1, 2].map(|class| admission.0.parts[class].load(Relaxed))
     }
 
@@ -159,12 +172,35 @@ mod tests {
     }
 
     #[test]
+    fn what_commits_take_here_is_no_queue() {
+        let admission = Admission::default();
+        for _ in 0..100 {
+            admission.adjust(Duration::from_millis(400), Duration::from_millis(390), true);
+        }
+        assert_eq!(after(&admission, 0, 0), [ALL; 3]);
+    }
+
+    #[test]
+    fn a_queue_stands_also_while_nothing_comes_to_its_end() {
+        let admission = Admission::default();
+        admission.waited(Duration::from_millis(300));
+        for _ in 0..STANDING {
+            admission.adjust(Duration::ZERO, Duration::ZERO, true);
+        }
+        assert!(admission.0.parts.iter().all(|part| part.load(Relaxed) < ALL));
+        let idle = Admission::default();
+        idle.waited(Duration::from_millis(300));
+        (0..STANDING).for_each(|_| idle.adjust(Duration::ZERO, Duration::ZERO, false));
+        assert_eq!(after(&idle, 0, 0), [ALL; 3]);
+    }
+
+    #[test]
     fn a_thread_that_is_late_counts_like_a_commit_that_is() {
         let admission = Admission::default();
         for _ in 0..STANDING {
             admission.lagged(Duration::from_millis(5));
             admission.lagged(Duration::from_millis(70));
-            admission.adjust(Duration::ZERO);
+            admission.adjust(Duration::ZERO, Duration::ZERO, false);
         }
         assert!(admission.0.parts[0].load(Relaxed) < ALL);
         assert_eq!(admission.0.parts[1].load(Relaxed), ALL);

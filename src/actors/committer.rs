@@ -524,7 +524,7 @@ impl Actor for Committer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(pressure::INTERVAL, |act, _| act.pressure.adjust());
+        ctx.run_interval(pressure::INTERVAL, |act, _| act.pressure.adjust(act.idle_writers < WRITERS));
     }
 }
 

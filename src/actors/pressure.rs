@@ -87,8 +87,8 @@ impl Pressure {
         self.0.begun.fetch_update(Relaxed, Relaxed, |begun| (begun < allowance).then_some(begun + 1)).is_ok()
     }
 
-    /// An interval is over.
-    pub(super) fn adjust(&self) {
+    /// An interval is over; writes may be under way.
+    pub(super) fn adjust(&self, is_busy: bool) {
         let gauge = &self.0;
         if gauge.intervals.fetch_add(1, Relaxed) % FASTEST_COUNTS == FASTEST_COUNTS - 1 {
             gauge.fastest_us[1].store(gauge.fastest_us[0].swap(u64::MAX, Relaxed), Relaxed);
@@ -97,7 +97,7 @@ impl Pressure {
         let too_long = if fastest == u64::MAX { UNNOTICED_US } else { UNNOTICED_US.max(fastest * FASTEST_TIMES) };
         let longest = gauge.longest_us.swap(0, Relaxed);
         let is_too_long = longest > too_long;
-        gauge.admission.adjust(Duration::from_micros(longest.saturating_sub(too_long)));
+        gauge.admission.adjust(Duration::from_micros(longest), Duration::from_micros(too_long), is_busy);
         let calm = if is_too_long { 0 } else { gauge.calm.load(Relaxed).saturating_add(1) };
         gauge.calm.store(calm, Relaxed);
         let begun = gauge.begun.swap(0, Relaxed);
@@ -120,7 +120,7 @@ mod tests {
     fn interval(pressure: &Pressure, wanted: usize, longest_ms: u64, commit_ms: u64) -> usize {
         let begun = (0..wanted).filter(|_| pressure.admits()).count();
         pressure.committed(Duration::from_millis(longest_ms), Duration::from_millis(commit_ms));
-        pressure.adjust();
+        pressure.adjust(false);
         begun
     }
 

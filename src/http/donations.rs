@@ -80,7 +80,9 @@ pub async fn create(
         key: key.clone(),
         donation: donation.clone(),
     };
+    let began = Instant::now();
     let outcome = state.committer.send(CommitCreation(creation)).await.map_err(Problem::unavailable)??;
+    state.admission.waited(began.elapsed());
     match outcome {
         CreationOutcome::Recorded { manual_capture } => {
             let payment = Payment { manual_capture, ..payment };
