@@ -24,6 +24,7 @@ mod migrations;
 mod notifications;
 mod operators;
 mod outage;
+mod overload;
 mod reconcile;
 mod replicas;
 mod rolling;

@@ -15,7 +15,7 @@ use rand::Rng;
 use crate::metrics::METRICS;
 
 /// A queue stands when it was there in so many intervals in a row.
-const STANDING: usize = 6;
+const STANDING: usize = 8;
 /// What is admitted is counted in so many parts.
 const ALL: u32 = 1_000;
 /// However long the wait, one of so many is admitted: by what becomes of it, it is seen that the wait is over.
@@ -52,9 +52,9 @@ impl Class {
     /// How long a standing queue may be for this class to be taken in whole.
     fn bearable(self) -> Duration {
         Duration::from_millis(match self {
-            Self::Look => 50,
-            Self::Donation => 100,
-            Self::Webhook => 150,
+            Self::Look => 60,
+            Self::Donation => 80,
+            Self::Webhook => 120,
         })
     }
 }
@@ -109,15 +109,16 @@ impl Admission {
     }
 
     /// An interval is over in which the longest wait for a commit was this (zero: there was none), of which so much is what
-    /// commits take here. One in which nothing came to its end while something was under way is like the one before.
+    /// commits take here. One in which nothing came to its end while something was under way says nothing: it does not count.
     pub(super) fn adjust(&self, longest: Duration, usual: Duration, is_busy: bool) {
         let gate = &self.0;
-        let interval = usize::try_from(gate.interval.fetch_add(1, Relaxed)).unwrap_or(0);
         let longest = micros(longest).max(gate.waited_us.swap(0, Relaxed));
-        let before = gate.waits_us[interval.wrapping_sub(1) % STANDING].load(Relaxed);
-        let lag = gate.lag_us.swap(0, Relaxed);
-        let wait = if longest == 0 && is_busy { before.max(lag) } else { longest.saturating_sub(micros(usual)) + lag };
-        gate.waits_us[interval % STANDING].store(wait, Relaxed);
+        let wait = longest.saturating_sub(micros(usual)) + gate.lag_us.swap(0, Relaxed);
+        if wait == 0 && is_busy {
+            return;
+        }
+        let turn = usize::try_from(gate.interval.fetch_add(1, Relaxed)).unwrap_or(0) % STANDING;
+        gate.waits_us[turn].store(wait, Relaxed);
         let standing = gate.waits_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(0);
         for class in Class::ALL {
             let part = &gate.parts[class as usize];
@@ -153,8 +154,8 @@ mod tests {
     #[test]
     fn who_only_looks_is_refused_first_then_donors_then_stripe_and_nobody_wholly() {
         let admission = Admission::default();
-        assert_eq!(after(&admission, 100, 60), [LEAST, ALL, ALL]);
-        assert_eq!(after(&admission, 100, 120), [LEAST, LEAST, ALL]);
+        assert_eq!(after(&admission, 100, 70), [LEAST, ALL, ALL]);
+        assert_eq!(after(&admission, 100, 100), [LEAST, LEAST, ALL]);
         assert_eq!(after(&admission, 100, 200), [LEAST; 3]);
         let refused = METRICS.http_refused.with_label_values(&[Class::Webhook.as_str()]);
         let before = refused.get();
@@ -181,17 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_stands_also_while_nothing_comes_to_its_end() {
+    fn an_interval_in_which_nothing_came_to_its_end_says_nothing() {
         let admission = Admission::default();
-        admission.waited(Duration::from_millis(300));
-        for _ in 0..STANDING {
+        for _ in 1..STANDING {
+            admission.waited(Duration::from_millis(300));
+            admission.adjust(Duration::ZERO, Duration::ZERO, true);
             admission.adjust(Duration::ZERO, Duration::ZERO, true);
         }
-        assert!(admission.0.parts.iter().all(|part| part.load(Relaxed) < ALL));
-        let idle = Admission::default();
-        idle.waited(Duration::from_millis(300));
-        (0..STANDING).for_each(|_| idle.adjust(Duration::ZERO, Duration::ZERO, false));
-        assert_eq!(after(&idle, 0, 0), [ALL; 3]);
+        assert_eq!(after(&admission, 0, 0), [ALL; 3], "one long wait less than it takes");
+        admission.waited(Duration::from_millis(300));
+        admission.adjust(Duration::ZERO, Duration::ZERO, true);
+        assert!(after(&admission, 0, 0).iter().all(|part| *part < ALL));
     }
 
     #[test]

@@ -222,22 +222,27 @@ impl Committer {
         self.under_way[number].push(began);
         let (store, clock, moved) = (self.store.clone(), self.clock.clone(), self.moved.clone());
         let job = async move {
-            let wrote_facts = write_batch(&store, &clock, kind, batch, write, &moved);
+            let written = write_batch(&store, &clock, kind, batch, write, &moved);
             // A panic here must not take the write road with it; the callers see their answer's sender dropped.
-            AssertUnwindSafe(wrote_facts).catch_unwind().await.unwrap_or_else(|_| {
+            AssertUnwindSafe(written).catch_unwind().await.unwrap_or_else(|_| {
                 tracing::error!(kind, "a batch panicked; its callers are told that the outcome is unknown");
-                false
+                Written { facts: false, is_whole: false }
             })
         };
-        ctx.spawn(job.into_actor(self).map(move |wrote_facts, act, ctx| {
+        ctx.spawn(job.into_actor(self).map(move |written, act, ctx| {
             act.idle_writers += 1;
-            if let Some(since) = waited_for {
+            // How long a failure took says nothing about a crowd.
+            if written.is_whole
+                && let Some(since) = waited_for
+            {
                 act.pressure.committed(since.elapsed(), began.elapsed());
             }
             if let Some(place) = act.under_way[number].iter().position(|it| *it == began) {
                 act.under_way[number].swap_remove(place);
             }
-            if wrote_facts && let Some(outbox) = &act.outbox {
+            if written.facts
+                && let Some(outbox) = &act.outbox
+            {
                 // A full mailbox has a wake in it already.
                 let _ = outbox.try_send(Wake);
             }
@@ -336,7 +341,15 @@ fn take_moves(queue: &mut Queue<Move, MoveOutcome>) -> Vec<Waiting<Move, MoveOut
     batch
 }
 
-/// Writes a batch, answers everyone in it, and says whether facts were written.
+/// What became of a batch.
+struct Written {
+    /// Facts were written.
+    facts: bool,
+    /// None of it failed.
+    is_whole: bool,
+}
+
+/// Writes a batch and answers everyone in it.
 async fn write_batch<T, O, W>(
     store: &Store,
     clock: &Clock,
@@ -344,7 +357,7 @@ async fn write_batch<T, O, W>(
     batch: Vec<Waiting<T, O>>,
     write: W,
     moved: &tokio::sync::broadcast::Sender<DonationMoved>,
-) -> bool
+) -> Written
 where
     T: Item,
     W: AsyncFn(&Store, &Object, &[T], &Clock, bool) -> Result<Vec<O>, StoreError>,
@@ -362,13 +375,14 @@ where
         }
         Err(_) => write_one_by_one(store, clock, &items, &write).await,
     };
-    if outcomes.iter().any(Result::is_err) {
+    let is_whole = outcomes.iter().all(Result::is_ok);
+    if !is_whole {
         span.fail("items_failed");
     }
     drop(span);
     METRICS.commit_rows.with_label_values(&[kind]).observe(as_f64(items.len()));
     METRICS.commit_seconds.with_label_values(&[kind]).observe(began.elapsed().as_secs_f64());
-    answer_all(&items, replies, outcomes, moved)
+    Written { facts: answer_all(&items, replies, outcomes, moved), is_whole }
 }
 
 /// One commit for many traces.

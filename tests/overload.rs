@@ -1,0 +1,47 @@
+//! More than can be done: some are asked to come later, at once, and nobody who was told that it is done is lost.
+
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use futures::future::join_all;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::support::crowd::books_hold;
+use crate::support::services::wait_until;
+use crate::support::{DEADLINE, Setup, text};
+
+/// Far more than are recorded in the time that a donor may wait, however fast the machine.
+const DONORS: usize = 800;
+
+#[tokio::test]
+async fn when_more_give_than_can_be_recorded_some_are_asked_to_come_later_and_all_others_are_recorded() {
+    let app = Setup::new().await.start().await;
+    let campaign = app.campaign().await;
+    let (recorded, refused) = (AtomicI64::new(0), AtomicI64::new(0));
+    let until = Instant::now() + DEADLINE;
+    let give = async || {
+        let answer = app.donation(&campaign, 2500).header("Prefer", "respond-async").send().await.unwrap();
+        if answer.status() == StatusCode::CREATED {
+            recorded.fetch_add(1, Relaxed);
+            return true;
+        }
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()["Retry-After"], "3");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(text(&problem["type"]), "urn:careforall:problem:overloaded");
+        refused.fetch_add(1, Relaxed);
+        false
+    };
+    let donors =
+        (0..DONORS).map(async |_| while refused.load(Relaxed) == 0 && Instant::now() < until && give().await {});
+    join_all(donors).await;
+    assert!(refused.load(Relaxed) > 0, "{recorded:?} were recorded and nobody was refused");
+
+    wait_until("everybody is taken in again", DEADLINE, give).await;
+    assert_eq!(app.count("select count(*) from donations.donations").await, recorded.load(Relaxed));
+    let metrics = app.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("careforall_http_refused_total{class=\"donation\"}"), "{metrics}");
+    books_hold(&app).await;
+    app.finish().await;
+}
