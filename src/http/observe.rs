@@ -130,8 +130,8 @@ async fn limited<B: MessageBody + 'static>(
     }
 }
 
-/// The rank of a request when more come than can be served. What has none is always taken in: operators, health, metrics,
-/// donors who look after their own donation, and streams, which have a bound of their own.
+/// The rank of a request when more come than can be served. What has none is always taken in: operators' own routes,
+/// health, metrics, donors who look after their own donation, and streams, which have a bound of their own.
 fn class_of(method: &Method, path: &str) -> Option<Class> {
     match *method {
         Method::GET if path.starts_with("/api/v1/campaigns") && !path.ends_with("/stream") => Some(Class::Look),
