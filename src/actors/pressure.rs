@@ -23,7 +23,7 @@ const FASTEST_COUNTS: u64 = 1_200;
 /// So many calm intervals in a row end the pressure: what gives way would be back at once otherwise, and everybody waits again.
 const CALM: u64 = 4;
 /// Each calm interval allows more openings by this part of them.
-const GROWTH: usize = 16;
+const GROWTH: usize = 4;
 /// Openings that are allowed in one interval at least: five hundred a second are no crowd, whatever hiccups, and a crowd slows the
 /// others down and never stops them.
 const LEAST: usize = 25;
@@ -90,15 +90,21 @@ impl Pressure {
     /// An interval is over; writes may be under way.
     pub(super) fn adjust(&self, is_busy: bool) {
         let gauge = &self.0;
+        let fastest = || gauge.fastest_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(u64::MAX);
+        let mut is_new_measure = false;
         if gauge.intervals.fetch_add(1, Relaxed) % FASTEST_COUNTS == FASTEST_COUNTS - 1 {
+            let before = fastest();
             gauge.fastest_us[1].store(gauge.fastest_us[0].swap(u64::MAX, Relaxed), Relaxed);
+            is_new_measure = fastest() != before;
         }
-        let fastest = gauge.fastest_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(u64::MAX);
+        let fastest = fastest();
         let too_long = if fastest == u64::MAX { UNNOTICED_US } else { UNNOTICED_US.max(fastest * FASTEST_TIMES) };
         let longest = gauge.longest_us.swap(0, Relaxed);
         let is_too_long = longest > too_long;
         gauge.admission.adjust(Duration::from_micros(longest), Duration::from_micros(too_long), is_busy);
-        let calm = if is_too_long { 0 } else { gauge.calm.load(Relaxed).saturating_add(1) };
+        // By a new measure, what was too long before says nothing.
+        let calm_before = if is_new_measure { CALM } else { gauge.calm.load(Relaxed) };
+        let calm = if is_too_long { 0 } else { calm_before.saturating_add(1) };
         gauge.calm.store(calm, Relaxed);
         let begun = gauge.begun.swap(0, Relaxed);
         let allowance = gauge.allowance.load(Relaxed);
@@ -132,7 +138,7 @@ mod tests {
         let crowd: Vec<usize> = (0..9).map(|_| interval(&pressure, 100, 40, 1)).collect();
         assert_eq!(crowd, [100, 50, LEAST, LEAST, LEAST, LEAST, LEAST, LEAST, LEAST]);
         assert!(pressure.is_high());
-        let quiet: Vec<usize> = (0..40).map(|_| interval(&pressure, 100, 2, 1)).collect();
+        let quiet: Vec<usize> = (0..20).map(|_| interval(&pressure, 100, 2, 1)).collect();
         assert!(quiet.is_sorted() && quiet.last() == Some(&100), "{quiet:?}");
     }
 
@@ -165,7 +171,7 @@ mod tests {
         interval(&pressure, 0, 31, 10);
         assert!(pressure.is_high());
         // A disk that has become slow is so for minutes before it is believed.
-        for _ in 0..FASTEST_COUNTS * 2 + CALM {
+        for _ in 0..FASTEST_COUNTS * 2 {
             interval(&pressure, 0, 90, 40);
         }
         assert!(!pressure.is_high());
