@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,6 +28,8 @@ use crate::stripe::SANDBOX_WEBHOOK_SECRET;
 /// The server's own shutdown takes no longer than this.
 const STOP_DEADLINE: Duration = Duration::from_secs(28);
 const STOP_POLL: Duration = Duration::from_millis(20);
+/// A file system in memory, where there is one.
+const MEMORY: &str = "/dev/shm";
 const LOCAL_REDIS: &str = "redis://127.0.0.1:6379";
 const LOCAL_AMQP: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
@@ -69,6 +71,8 @@ pub struct Orders {
 struct Started {
     children: Vec<Child>,
     directory: TempDir,
+    /// Where the mails go: a relay would not be on this disk, and a run that removes thousands of files slows the next one down.
+    mails: Option<TempDir>,
     prefix: String,
     redis_url: Option<String>,
     amqp_url: Option<String>,
@@ -289,7 +293,8 @@ async fn start(orders: &Orders) -> Result<Target, String> {
     }
     let has_redis = redis_url.is_some();
     let children = Vec::new();
-    let mut started = Started { children, directory, prefix, redis_url, amqp_url, scratch, environment };
+    let mails = tempfile::Builder::new().prefix("careforall-load-mails-").tempdir_in(MEMORY).ok();
+    let mut started = Started { children, directory, mails, prefix, redis_url, amqp_url, scratch, environment };
     let mut replicas = Vec::new();
     for number in 0..orders.replicas.max(1) {
         match started.another(&program, number, replicas.first().copied()).await {
@@ -362,6 +367,11 @@ impl Started {
         first: Option<SocketAddr>,
     ) -> Result<SocketAddr, String> {
         let data_dir = self.directory.path().join(number.to_string());
+        let failed = |error| format!("{}: {error}", data_dir.display());
+        std::fs::create_dir(&data_dir).map_err(failed)?;
+        if let Some(mails) = &self.mails {
+            symlink(mails.path(), data_dir.join("mail")).map_err(failed)?;
+        }
         let mut environment = self.environment.clone();
         environment.insert("CAREFORALL_DATA_DIR".to_owned(), data_dir.into());
         if let Some(first) = first {

@@ -129,7 +129,8 @@ impl Store {
         execute(&client, CLAIM, &params).await.map(drop)
     }
 
-    /// Holds a key until a time unless somebody else does; whether it is ours now. What was held longer is free.
+    /// Holds a key until a time unless somebody else does; whether it is ours now. What was held longer is free. Its fingerprint
+    /// says who holds it.
     pub async fn hold_key(
         &self,
         key: &ClaimedKey,
@@ -143,10 +144,10 @@ impl Store {
         Ok(execute(&client, HOLD, &params).await? == 1)
     }
 
-    /// Frees a key under which nothing happened.
+    /// Frees a key under which nothing happened, if it is still held with this fingerprint.
     pub async fn release_key(&self, key: &ClaimedKey) -> Result<(), StoreError> {
         let client = self.pools.reader().await?;
-        execute(&client, RELEASE, &[&key.scope, &key.key]).await.map(drop)
+        execute(&client, RELEASE, &[&key.scope, &key.key, &&key.fingerprint[..]]).await.map(drop)
     }
 
     /// Takes over a key whose first request never answered; `true` for the one caller that may go on.
@@ -190,4 +191,29 @@ fn known_key(row: &Row) -> Result<KnownKey, StoreError> {
         ordered,
         locked_until: row.get("locked_until"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+    use crate::actors::testing::World;
+
+    #[test]
+    fn a_turn_that_ran_out_and_is_anothers_by_now_is_given_back_by_that_one_alone() {
+        actix_rt::System::new().block_on(async {
+            let world = World::new().await;
+            let turn = |mark| ClaimedKey { scope: "turn".into(), key: "an order".into(), fingerprint: [mark; 32] };
+            let (resource, now, minute) = (Uuid::new_v4(), OffsetDateTime::now_utc(), Duration::MINUTE);
+            let hold = async |mark, at| world.store.hold_key(&turn(mark), resource, at, at + minute).await.unwrap();
+            assert!(hold(1, now).await);
+            assert!(!hold(2, now + minute / 2).await, "it is held");
+            assert!(hold(2, now + minute).await, "it ran out");
+            world.store.release_key(&turn(1)).await.unwrap();
+            assert!(!hold(3, now + minute).await, "it is another's");
+            world.store.release_key(&turn(2)).await.unwrap();
+            assert!(hold(3, now + minute).await);
+        });
+    }
 }

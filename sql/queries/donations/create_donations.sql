@@ -1,5 +1,6 @@
 -- Records what waits in one statement: donation, payment, first history row, outbox event and idempotency key, all or none.
 -- A donation is refused (not open) unless its campaign takes donations now, and left alone where its key is taken.
+-- What is new is looked up in a hash: joined, the planner, who takes a batch for one row, compares each row with each.
 -- Running it again with the same identifiers changes nothing, so a batch whose commit was not heard of can be sent again.
 with item as materialized (
     select * from unnest(
@@ -46,11 +47,11 @@ with item as materialized (
     insert into payments.payment_state_history (payment_id, move_id, at, kind, source, verdict, reason, to_status,
                                                 version, traceparent)
     select payment_id, move_id, created_at, 'donation.created', 'donor', 'applied', 'recorded', 'INITIATED', 1, traceparent
-      from recorded join new_donations using (id)
+      from recorded where id in (select id from new_donations)
 ), outbox as (
     insert into donations.outbox_events (id, aggregate_id, partition, event_type, body, traceparent, created_at)
     select fact_id, payment_id, partition, 'donation.created', fact_body, traceparent, created_at
-      from recorded join new_donations using (id)
+      from recorded where id in (select id from new_donations)
 )
 select item.id,
        accepted.id is not null as is_open,

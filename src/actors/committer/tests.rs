@@ -68,6 +68,8 @@ fn while_batches_are_under_way_the_next_one_grows_unless_they_are_slow_or_it_is_
     let store = Store::new("postgres://nobody@127.0.0.1:1/nothing".parse().unwrap()).unwrap();
     let mut committer = Committer::new(store, Clock::System, moved);
     assert!(committer.may_begin(CREATIONS, 1) && !committer.may_begin(CREATIONS, 0));
+    committer.under_way[CREATIONS] = vec![now];
+    assert!(!committer.may_begin(CREATIONS, BESIDE - 1) && committer.may_begin(CREATIONS, BESIDE));
     committer.under_way[CREATIONS] = vec![now; SIDE_BY_SIDE];
     assert!(!committer.may_begin(CREATIONS, BATCH - 1) && committer.may_begin(CREATIONS, BATCH));
     assert!(committer.may_begin(1, 1), "other kinds have batches of their own");

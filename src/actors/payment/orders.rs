@@ -95,7 +95,9 @@ impl Work {
                 let expires_at = now + Duration::hours(ORDER_ANSWER_HOURS);
                 store.claim_key(key, self.id.uuid(), &amount_minor.to_string(), now, expires_at).await?;
             } else {
-                let it = ClaimedKey { scope: TURN_SCOPE.to_owned(), key: provider_key.clone(), fingerprint: [0; 32] };
+                // The turn may run out and be another's before we give it back: the mark tells them apart.
+                let (scope, key, mark) = (TURN_SCOPE.to_owned(), provider_key.clone(), rand::random());
+                let it = ClaimedKey { scope, key, fingerprint: mark };
                 if !store.hold_key(&it, self.id.uuid(), now, now + CHECK_UNANSWERED_AFTER).await? {
                     return Err(PaymentError::UnderWay);
                 }
