@@ -205,14 +205,15 @@ mod tests {
         actix_rt::System::new().block_on(async {
             let world = World::new().await;
             let turn = |mark| ClaimedKey { scope: "turn".into(), key: "an order".into(), fingerprint: [mark; 32] };
-            let (resource, now, minute) = (Uuid::new_v4(), OffsetDateTime::now_utc(), Duration::MINUTE);
-            let hold = async |mark, at| world.store.hold_key(&turn(mark), resource, at, at + minute).await.unwrap();
+            let (resource, now, minute) = (Uuid::new_v4(), world.tools.clock.now(), Duration::MINUTE);
+            let hold =
+                async |mark, at| world.tools.store.hold_key(&turn(mark), resource, at, at + minute).await.unwrap();
             assert!(hold(1, now).await);
             assert!(!hold(2, now + minute / 2).await, "it is held");
             assert!(hold(2, now + minute).await, "it ran out");
-            world.store.release_key(&turn(1)).await.unwrap();
+            world.tools.store.release_key(&turn(1)).await.unwrap();
             assert!(!hold(3, now + minute).await, "it is another's");
-            world.store.release_key(&turn(2)).await.unwrap();
+            world.tools.store.release_key(&turn(2)).await.unwrap();
             assert!(hold(3, now + minute).await);
         });
     }
