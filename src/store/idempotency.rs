@@ -192,29 +192,3 @@ fn known_key(row: &Row) -> Result<KnownKey, StoreError> {
         locked_until: row.get("locked_until"),
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use time::Duration;
-
-    use super::*;
-    use crate::actors::testing::World;
-
-    #[test]
-    fn a_turn_that_ran_out_and_is_anothers_by_now_is_given_back_by_that_one_alone() {
-        actix_rt::System::new().block_on(async {
-            let world = World::new().await;
-            let turn = |mark| ClaimedKey { scope: "turn".into(), key: "an order".into(), fingerprint: [mark; 32] };
-            let (resource, now, minute) = (Uuid::new_v4(), world.tools.clock.now(), Duration::MINUTE);
-            let hold =
-                async |mark, at| world.tools.store.hold_key(&turn(mark), resource, at, at + minute).await.unwrap();
-            assert!(hold(1, now).await);
-            assert!(!hold(2, now + minute / 2).await, "it is held");
-            assert!(hold(2, now + minute).await, "it ran out");
-            world.tools.store.release_key(&turn(1)).await.unwrap();
-            assert!(!hold(3, now + minute).await, "it is another's");
-            world.tools.store.release_key(&turn(2)).await.unwrap();
-            assert!(hold(3, now + minute).await);
-        });
-    }
-}

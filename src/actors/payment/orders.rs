@@ -213,3 +213,27 @@ fn provider_key(payment: &Payment, order: &Order, kind: &str, amount_minor: i64)
     let derived = || format!("{kind}-{}-{}-{amount_minor}", payment.id, payment.version);
     order.provider_key.clone().unwrap_or_else(derived)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::testing::World;
+
+    #[test]
+    fn a_turn_that_ran_out_and_is_anothers_by_now_is_given_back_by_that_one_alone() {
+        actix_rt::System::new().block_on(async {
+            let world = World::new().await;
+            let store = &world.tools.store;
+            let turn = |mark| ClaimedKey { scope: TURN_SCOPE.into(), key: "an order".into(), fingerprint: [mark; 32] };
+            let (resource, now, minute) = (world.payment().await.id.uuid(), world.tools.clock.now(), Duration::MINUTE);
+            let hold = async |mark, at| store.hold_key(&turn(mark), resource, at, at + minute).await.unwrap();
+            assert!(hold(1, now).await);
+            assert!(!hold(2, now + minute / 2).await, "it is held");
+            assert!(hold(2, now + minute).await, "it ran out");
+            store.release_key(&turn(1)).await.unwrap();
+            assert!(!hold(3, now + minute).await, "it is another's");
+            store.release_key(&turn(2)).await.unwrap();
+            assert!(hold(3, now + minute).await);
+        });
+    }
+}
