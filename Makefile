@@ -34,7 +34,9 @@ lint: cargo ## check format and lints
 load: loadtest ## load a server made for it, audit it, write target/load.html: two to three minutes
 	@./target/release/careforall-loadtest all --html target/load.html --json target/load.json
 
-bench: loadtest ## compare our way with the usual one, pgbench and a bare handler
+bench: cargo ## compare our way with the usual one, pgbench and a bare handler: about five minutes
+	@scripts/install-server-programs postgresql
+	cargo build --release --locked -p careforall -p careforall-loadtest -p careforall-benches
 	@./target/release/careforall-loadtest bench --json target/bench.json
 
 bench-hot: cargo ## hold the hot functions against benches/budget.toml: instructions (with valgrind) and nanoseconds

@@ -3,8 +3,6 @@
 //! Through the registry, on a real Postgres with real payments: an actor that has not loaded its payment weighs nothing.
 //! Deliberately absent: a provider; nobody is opened here.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,22 +12,17 @@ use careforall::actors::payment::{Command, Tools};
 use careforall::actors::pressure::Pressure;
 use careforall::actors::registry::Payments;
 use careforall::clock::Clock;
-use careforall::domain::campaign::{Campaign, CampaignStatus};
-use careforall::domain::donation::NewDonation;
-use careforall::domain::donor::Donor;
-use careforall::domain::fact::{Fact, FactKind};
-use careforall::domain::ids::{CampaignId, DonationId, MoveId, PaymentId};
-use careforall::domain::money::Currency;
-use careforall::domain::payment::{Payment, PaymentStatus};
+use careforall::domain::ids::PaymentId;
 use careforall::gateways::stripe::{Stripe, StripeSettings};
 use careforall::metrics::METRICS;
-use careforall::store::embedded::{Embedded, EmbeddedSettings};
 use careforall::store::migrate::migrate;
-use careforall::store::{Creation, CreationOutcome, Store};
+use careforall::store::{CreationOutcome, Store};
 use futures::{StreamExt, TryStreamExt};
 use tokio_postgres::NoTls;
 
 use crate::budget::Budget;
+use crate::gifts::{campaign, creation};
+use crate::postgres::on_own_postgres;
 use crate::say;
 
 /// Donations that are recorded, and commands that are sent, at the same time.
@@ -51,17 +44,7 @@ const OPENED: &str = "update payments.payment_transactions
 /// Runs it on a Postgres of its own.
 pub fn run(count: u32, idle: Duration) -> Result<(), String> {
     let budget = Budget::committed()?.actor.bytes;
-    actix_rt::System::new().block_on(async {
-        let mut builder = tempfile::Builder::new();
-        // Where root starts us the database runs as another user, who must be able to reach it.
-        builder.prefix("careforall-actors-").permissions(Permissions::from_mode(0o755));
-        let directory = builder.tempdir().map_err(|error| error.to_string())?;
-        let embedded = Embedded::start(directory.path(), EmbeddedSettings::default()).await;
-        let embedded = embedded.map_err(|error| error.to_string())?;
-        let outcome = weigh(embedded.config(), count as usize, idle, budget).await;
-        let stopped = embedded.stop().await.map_err(|error| error.to_string());
-        outcome.and(stopped)
-    })
+    on_own_postgres(async |config| weigh(config, count as usize, idle, budget).await)
 }
 
 async fn weigh(config: tokio_postgres::Config, count: usize, idle: Duration, budget: u64) -> Result<(), String> {
@@ -155,10 +138,10 @@ fn tools(config: &tokio_postgres::Config) -> Result<Arc<Tools>, String> {
 }
 
 async fn record(tools: &Tools, count: usize) -> Result<Vec<PaymentId>, String> {
-    let campaign = campaign(&tools.clock)?;
+    let campaign = campaign(&tools.clock, "actors")?;
     tools.store.create_campaign(&campaign).await.map_err(|error| error.to_string())?;
     let one = |_| async {
-        let creation = creation(&campaign, &tools.clock);
+        let creation = creation(&campaign, &tools.clock, "jo@load.invalid".to_owned());
         let id = creation.donation.payment_id;
         match tools.committer.send(CommitCreation(creation)).await {
             Ok(Ok(CreationOutcome::Recorded { .. })) => Ok(id),
@@ -175,63 +158,6 @@ async fn pretend_opened(config: &tokio_postgres::Config) -> Result<(), String> {
     drop(client);
     let _ = connection.await; // the update was answered
     done
-}
-
-fn campaign(clock: &Clock) -> Result<Campaign, String> {
-    let now = clock.now();
-    Ok(Campaign {
-        id: CampaignId::at(now),
-        slug: "actors".to_owned(),
-        title: "Actors".to_owned(),
-        description: None,
-        goal_minor: None,
-        currency: Currency::parse("EUR").ok_or("there is no euro")?,
-        manual_capture: false,
-        status: CampaignStatus::Active,
-        starts_at: None,
-        ends_at: None,
-        created_at: now,
-        updated_at: now,
-    })
-}
-
-/// A donation that nobody has committed yet.
-fn creation(campaign: &Campaign, clock: &Clock) -> Creation {
-    let now = clock.now();
-    let donor = Donor { name: "Jo Donor".to_owned(), email: "jo@load.invalid".to_owned(), phone: None };
-    let donation = NewDonation {
-        id: DonationId::at(now),
-        payment_id: PaymentId::at(now),
-        campaign_id: campaign.id,
-        amount_minor: 2500,
-        currency: campaign.currency,
-        donor,
-        anonymous: false,
-        message: None,
-        created_at: now,
-    };
-    let payment = Payment {
-        id: donation.payment_id,
-        donation_id: donation.id,
-        campaign_id: campaign.id,
-        amount_minor: donation.amount_minor,
-        currency: campaign.currency,
-        manual_capture: false,
-        status: PaymentStatus::Initiated,
-        version: 1,
-        provider_at: None,
-        intent_id: None,
-        client_secret: None,
-        captured_minor: 0,
-        refunds: Vec::new(),
-        disputes: Vec::new(),
-        flag: None,
-        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
-        checks: 0,
-        updated_at: now,
-    };
-    let fact = Fact::of(&payment, &payment, FactKind::DonationCreated, now, payment.traceparent.clone());
-    Creation { donation, fact, move_id: MoveId::at(now), key: None }
 }
 
 fn resident_kib() -> Result<u64, String> {

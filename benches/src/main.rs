@@ -1,13 +1,17 @@
-//! What the hot functions cost, held against a committed budget; and what a hundred thousand payment actors weigh.
+//! What the hot functions cost, held against a committed budget; what a hundred thousand payment actors weigh; what the write road
+//! takes.
 //!
 //! Reading order: [`cases`] are the functions with their inputs, [`hot`] measures them, [`budget`] is what they may cost;
-//! [`actors`] is the other program. Deliberately absent: requests over HTTP (`loadtest/`) and anything that a test would wait
+//! [`actors`] and [`writes`] are the other programs. Deliberately absent: requests over HTTP (`loadtest/`) and anything that a test would wait
 //! for: nothing here runs with the tests.
 
 mod actors;
 mod budget;
 mod cases;
+mod gifts;
 mod hot;
+mod postgres;
+mod writes;
 
 use std::process::ExitCode;
 
@@ -52,6 +56,18 @@ enum Command {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
         idle: u64,
     },
+    /// Record donations without HTTP, and say how many a second and their p95 as one line of JSON.
+    Writes {
+        /// How many give at the same time.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+        callers: u16,
+        /// For so many seconds, after half a second to warm up.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+        /// A database without our tables; without one, a Postgres is started for it.
+        #[arg(long, env = "BENCH_DATABASE", hide_env_values = true)]
+        database_url: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,6 +82,9 @@ fn main() -> ExitCode {
         Command::Hot => hot::run(),
         Command::Call { case, calls } => hot::call(&case, calls),
         Command::Actors { count, idle } => actors::run(count, std::time::Duration::from_secs(idle)),
+        Command::Writes { callers, seconds, database_url } => {
+            writes::run(callers.into(), std::time::Duration::from_secs(seconds), database_url.as_deref())
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

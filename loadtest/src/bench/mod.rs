@@ -3,7 +3,9 @@
 //! Ratios are the result: the machine is in both. Deliberately absent: figures of other machines.
 
 pub mod bare;
+mod hold;
 mod pgbench;
+mod road;
 mod usual;
 
 use std::net::SocketAddr;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio_postgres::Config;
 
 use crate::api::Newness;
 use crate::audit;
@@ -29,6 +32,9 @@ use crate::scenarios::create::{Create, amount};
 use crate::scenarios::totals::Reads;
 use crate::stop::Stop;
 use crate::target::{Orders, Target};
+
+use hold::Held;
+use road::Road;
 
 /// Callers at once.
 const CALLERS: usize = 64;
@@ -99,6 +105,8 @@ struct Written<'a> {
 struct Ways {
     ours: Way,
     ours_crowd: Way,
+    road: Way,
+    road_crowd: Way,
     usual: Way,
     usual_crowd: Way,
     usual_http: Way,
@@ -130,9 +138,33 @@ pub async fn run(
 async fn on_one(session: &Session, part: Duration, rounds: u64, json: Option<&Path>) -> Result<(), String> {
     say(&session.target.words());
     let config = session.target.database.clone().ok_or("no database")?;
-    let client = connect(&config).await?;
+    let mut road = Road::find(&config);
+    if road.is_none() {
+        say(
+            "careforall-benches is not beside this program: ours without HTTP is left out (cargo build --release -p careforall-benches)",
+        );
+    }
+    let outcome = measured(session, &config, road.as_mut(), part, rounds, json).await;
+    match road {
+        Some(road) => {
+            let closed = road.close().await;
+            outcome.and(closed)
+        }
+        None => outcome,
+    }
+}
+
+async fn measured(
+    session: &Session,
+    config: &Config,
+    mut road: Option<&mut Road>,
+    part: Duration,
+    rounds: u64,
+    json: Option<&Path>,
+) -> Result<(), String> {
+    let client = connect(config).await?;
     let machine = Machine::here().with_database(&client).await?;
-    let bare = bare::Server::start(&config).await?;
+    let bare = bare::Server::start(config).await?;
     let program = pgbench::find();
     if program.is_none() {
         say("pgbench was not found: that way is left out (Debian: apt-get install postgresql-contrib)");
@@ -144,6 +176,8 @@ async fn on_one(session: &Session, part: Duration, rounds: u64, json: Option<&Pa
     let mut ways = Ways {
         ours: Way::named("ours: POST /donations, 64 callers"),
         ours_crowd: Way::named("ours: POST /donations, 256 callers"),
+        road: Way::named("ours without HTTP: the committer, 64 callers"),
+        road_crowd: Way::named("ours without HTTP: the committer, 256 callers"),
         usual: Way::named("usual: a transaction each, pool of 20, 64 callers"),
         usual_crowd: Way::named("usual: a transaction each, pool of 20, 256 callers"),
         usual_http: Way::named("usual, behind the same HTTP, 64 callers"),
@@ -159,29 +193,56 @@ async fn on_one(session: &Session, part: Duration, rounds: u64, json: Option<&Pa
         say(&format!("round {round} of {rounds}"));
         ways.ours.add(over_http(session, "ours, 64", CALLERS, part, &create).await?);
         session.rest().await?;
-        ways.usual.add(usual::run(&config, CALLERS, part).await?);
+        let held = Held::still(&session.target)?;
+        ways.usual.add(usual::run(config, CALLERS, part).await?);
+        if let Some(road) = &mut road {
+            ways.road.add(road.run(CALLERS, part).await?);
+        }
         ways.usual_http.add(of_usual(session, bare.address, CALLERS, part).await?);
+        held.release().await;
         ways.ours_crowd.add(over_http(session, "ours, 256", CROWD, part, &create).await?);
         session.rest().await?;
-        ways.usual_crowd.add(usual::run(&config, CROWD, part).await?);
+        let held = Held::still(&session.target)?;
+        ways.usual_crowd.add(usual::run(config, CROWD, part).await?);
+        if let Some(road) = &mut road {
+            ways.road_crowd.add(road.run(CROWD, part).await?);
+        }
         ways.usual_http_crowd.add(of_usual(session, bare.address, CROWD, part).await?);
         if let Some(program) = &program {
-            ways.pgbench.add(pgbench::run(program, &config, part).await?);
+            ways.pgbench.add(pgbench::run(program, config, part).await?);
         }
+        held.release().await;
+        // Our server at work on what the rounds left behind is beside both of these.
         ways.totals.add(over_http(session, "totals", CALLERS, part, &totals).await?);
         ways.bare.add(of_bare(session, bare.address, part).await?);
     }
-    let Ways { ours, ours_crowd, usual, usual_crowd, usual_http, usual_http_crowd, pgbench, totals, bare } = ways;
+    let Ways {
+        ours,
+        ours_crowd,
+        road,
+        road_crowd,
+        usual,
+        usual_crowd,
+        usual_http,
+        usual_http_crowd,
+        pgbench,
+        totals,
+        bare,
+    } = ways;
     let ratios = [
-        ratio("durable creates, ours : usual way, 64 callers", &ours, &usual, Some(3.0)),
-        ratio("durable creates, ours : usual way, 256 callers", &ours_crowd, &usual_crowd, Some(3.0)),
-        ratio("the same behind the same HTTP, 64 callers", &ours, &usual_http, None),
-        ratio("the same behind the same HTTP, 256 callers", &ours_crowd, &usual_http_crowd, None),
+        // Ours has HTTP in it and the usual way has none: the hardest comparison. Then both without, and both behind it.
+        ratio("durable creates, ours over HTTP : usual, 64 callers", &ours, &usual, Some(3.0)),
+        ratio("durable creates, ours over HTTP : usual, 256 callers", &ours_crowd, &usual_crowd, Some(3.0)),
+        ratio("both without HTTP, 64 callers", &road, &usual, Some(3.0)),
+        ratio("both without HTTP, 256 callers", &road_crowd, &usual_crowd, Some(3.0)),
+        ratio("both over HTTP, 64 callers", &ours, &usual_http, Some(3.0)),
+        ratio("both over HTTP, 256 callers", &ours_crowd, &usual_http_crowd, Some(3.0)),
         ratio("durable creates, ours (256 callers) : pgbench", &ours_crowd, &pgbench, None),
         ratio("totals from memory : bare handler", &totals, &bare, Some(0.5)),
     ];
     let ratios: Vec<Ratio> = ratios.into_iter().flatten().collect();
-    let ways = [ours, ours_crowd, usual, usual_crowd, usual_http, usual_http_crowd, pgbench, totals, bare];
+    let ways =
+        [ours, ours_crowd, road, road_crowd, usual, usual_crowd, usual_http, usual_http_crowd, pgbench, totals, bare];
     print(&table(&machine, &ways, &ratios));
     if let Some(file) = json {
         let written = Written { machine: &machine, ways: &ways, ratios: &ratios };
