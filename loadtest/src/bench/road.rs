@@ -18,7 +18,8 @@ const DATABASE: &str = "BENCH_DATABASE";
 /// What it says.
 #[derive(Deserialize)]
 struct Said {
-    per_second: f64,
+    recorded: u64,
+    seconds: u64,
     p95_us: u64,
 }
 
@@ -62,7 +63,9 @@ async fn measure(program: &Path, config: &Config, callers: usize, part: Duration
     let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
     let out = String::from_utf8_lossy(&output.stdout);
     match serde_json::from_str::<Said>(out.trim()) {
-        Ok(said) if output.status.success() => Ok(Figure { per_second: said.per_second, p95_us: Some(said.p95_us) }),
+        Ok(said) if output.status.success() => {
+            Ok(Figure { per_second: said.recorded as f64 / said.seconds as f64, p95_us: Some(said.p95_us) })
+        }
         _ => Err(format!("{}: {out}{}", program.display(), String::from_utf8_lossy(&output.stderr).trim())),
     }
 }
