@@ -28,6 +28,10 @@ const IN_FLIGHT: usize = 16 * 1024;
 const CHECKS: Duration = Duration::from_secs(2);
 const CHECKS_BATCH: i64 = 200;
 const CHECKS_LEASE_S: i64 = 60;
+/// After a full batch of payments that are open at the provider, and only silent, the next one waits so many times what it took, and
+/// no longer than [`CHECKS`]: a crowd that left without paying falls due all at once, a minute later, and nobody waits for
+/// that. Where a payment is still to be opened its donor may be waiting, and the next batch follows at once.
+const CHECKS_REST_TIMES: u32 = 3;
 /// Looks in a row that give way to donors who wait too long.
 const GIVES_WAY: u32 = 5;
 /// How long a full batch of checks is waited for before the next one is taken.
@@ -217,20 +221,24 @@ impl Registry {
         let Some(payments) = self.neighbours.clone() else { return };
         if self.tools.pressure.is_high() && self.gave_way < GIVES_WAY {
             self.gave_way += 1;
-            return self.look_again(false, ctx);
+            return look_again(CHECKS, ctx);
         }
         self.gave_way = 0;
         let tools = Arc::clone(&self.tools);
         let job = async move {
+            let began = Instant::now();
             let due = tools.store.claim_due_checks(tools.clock.now(), CHECKS_LEASE_S, CHECKS_BATCH).await;
-            let mut is_full = false;
+            let mut rest = CHECKS;
             match due {
                 Ok(due) => {
-                    is_full = due.len() >= usize::try_from(CHECKS_BATCH).unwrap_or(usize::MAX);
-                    let checks = due.into_iter().map(|id| payments.spawn(id, Command::Check)).collect::<Vec<_>>();
+                    let is_full = due.len() >= usize::try_from(CHECKS_BATCH).unwrap_or(usize::MAX);
+                    let has_unopened = due.iter().any(|check| check.is_unopened);
+                    let checks =
+                        due.iter().map(|check| payments.spawn(check.payment, Command::Check)).collect::<Vec<_>>();
                     // A crowd left more than one batch: the next one follows when this one is done, or takes too long.
                     if is_full {
                         let _ = tokio::time::timeout(CHECKS_WAIT, futures::future::join_all(checks)).await;
+                        rest = rest_after(began.elapsed(), has_unopened);
                     }
                 }
                 Err(error) => tracing::warn!(%error, "due checks cannot be read"),
@@ -240,14 +248,19 @@ impl Registry {
                 Ok(late) => late.into_iter().for_each(|id| drop(payments.spawn(id, Command::TakeUpParked))),
                 Err(error) => tracing::warn!(%error, "parked events cannot be read"),
             }
-            is_full
+            rest
         };
-        ctx.spawn(job.into_actor(self).map(|is_full, act, ctx| act.look_again(is_full, ctx)));
+        ctx.spawn(job.into_actor(self).map(|rest, _, ctx| look_again(rest, ctx)));
     }
+}
 
-    fn look_again(&mut self, at_once: bool, ctx: &mut Context<Self>) {
-        ctx.run_later(if at_once { Duration::ZERO } else { CHECKS }, Self::look_for_checks);
-    }
+fn look_again(rest: Duration, ctx: &mut Context<Registry>) {
+    ctx.run_later(rest, Registry::look_for_checks);
+}
+
+/// How long the next batch of due checks waits after a full one that took so long.
+fn rest_after(took: Duration, has_unopened: bool) -> Duration {
+    if has_unopened { Duration::ZERO } else { (took * CHECKS_REST_TIMES).min(CHECKS) }
 }
 
 impl Actor for Registry {
@@ -267,7 +280,7 @@ impl Handler<Neighbours> for Registry {
     fn handle(&mut self, msg: Neighbours, ctx: &mut Self::Context) {
         self.neighbours = Some(msg.0);
         if self.looks_for_checks {
-            self.look_again(false, ctx);
+            look_again(CHECKS, ctx);
         }
     }
 }

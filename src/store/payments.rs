@@ -36,6 +36,15 @@ pub struct PaymentFilter {
     pub flagged: bool,
 }
 
+/// A payment whose check is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueCheck {
+    /// The payment.
+    pub payment: PaymentId,
+    /// The provider has not been heard to know it.
+    pub is_unopened: bool,
+}
+
 /// Payments of one status that are not at their end.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenMeasure {
@@ -130,10 +139,12 @@ impl Store {
         now: OffsetDateTime,
         lease_s: i64,
         limit: i64,
-    ) -> Result<Vec<PaymentId>, StoreError> {
+    ) -> Result<Vec<DueCheck>, StoreError> {
         let client = self.pools.reader().await?;
         let rows = query(&client, CLAIM_CHECKS, &[&now, &lease_s, &limit]).await?;
-        Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+        let check =
+            |row: &Row| DueCheck { payment: row.get::<_, Uuid>("id").into(), is_unopened: row.get("is_unopened") };
+        Ok(rows.iter().map(check).collect())
     }
 
     /// What is open, by status; where nothing is, there is no measure.

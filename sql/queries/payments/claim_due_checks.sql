@@ -7,4 +7,4 @@ update payments.payment_transactions
         order by check_at
         limit $3
           for update skip locked)
-returning id
+returning id, intent_id is null as is_unopened

@@ -189,3 +189,28 @@ fn beyond_the_bound_those_that_were_idle_longest_retire_and_nobody_who_is_at_wor
         assert_eq!(registry.actors.keys().collect::<Vec<_>>(), [&ids[0]]);
     });
 }
+
+#[test]
+fn due_checks_tell_what_is_still_to_be_opened_from_what_is_only_silent() {
+    run(async {
+        let world = World::new().await;
+        let arbiters = [Arbiter::new()];
+        let payments = Payments::start_quietly(&arbiters, Arc::clone(&world.tools));
+        let (unopened, silent) = (world.payment().await.id, world.payment().await.id);
+        verdict(&payments, silent, event(silent, 1, ProviderChange::Processing)).await;
+        let later = world.tools.clock.now() + time::Duration::days(1);
+        let claim = async || world.tools.store.claim_due_checks(later, 60, 10).await.unwrap();
+        let mut due: Vec<_> = claim().await.iter().map(|check| (check.payment, check.is_unopened)).collect();
+        due.sort_by_key(|(_, is_unopened)| *is_unopened);
+        assert_eq!(due, [(silent, false), (unopened, true)]);
+        assert!(claim().await.is_empty(), "they are leased");
+    });
+}
+
+#[test]
+fn a_crowd_of_silent_payments_leaves_most_of_the_time_to_others_and_unopened_ones_are_opened_at_once() {
+    let took = Duration::from_millis(100);
+    assert_eq!(rest_after(took, false), took * CHECKS_REST_TIMES);
+    assert_eq!(rest_after(CHECKS_WAIT, false), CHECKS, "a slow provider is asked as often as ever");
+    assert_eq!(rest_after(CHECKS_WAIT, true), Duration::ZERO);
+}
