@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use futures::future::{join, join_all};
+use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::payment::{Command, PaymentActor, PaymentError, Reply, Retire, Tools};
 use crate::domain::ids::PaymentId;
 use crate::metrics::METRICS;
+use crate::store::payments::DueCheck;
 
 /// How long an actor without commands lives.
 const IDLE: Duration = Duration::from_secs(60);
@@ -28,13 +31,17 @@ const IN_FLIGHT: usize = 16 * 1024;
 const CHECKS: Duration = Duration::from_secs(2);
 const CHECKS_BATCH: i64 = 200;
 const CHECKS_LEASE_S: i64 = 60;
-/// After a full batch of payments that are open at the provider, and only silent, the next one waits so many times what it took, and
-/// no longer than [`CHECKS`]: a crowd that left without paying falls due all at once, a minute later, and nobody waits for
-/// that. Where a payment is still to be opened its donor may be waiting, and the next batch follows at once.
+/// Payments that are open at the provider and only silent are asked after so many at a time: a crowd that left without paying falls
+/// due all at once, a minute later, nobody waits for that, and everybody else reads over the same connections.
+const SILENT_AT_ONCE: usize = 16;
+/// After a full batch of them the next one waits so many times what it took, at most so long. Where a payment is still to be opened
+/// its donor may be waiting, and the next batch follows at once.
 const CHECKS_REST_TIMES: u32 = 3;
+const CHECKS_REST_AT_MOST: Duration = Duration::from_millis(500);
 /// Looks in a row that give way to donors who wait too long.
 const GIVES_WAY: u32 = 5;
-/// How long a full batch of checks is waited for before the next one is taken.
+/// How long a batch of checks is waited for before the next one is taken. Those that were not begun by then are due again after
+/// their lease.
 const CHECKS_WAIT: Duration = Duration::from_secs(5);
 /// Events are taken up when their payment appears; one that waits longer than this was left behind by a crash.
 const PARKED_TOO_LONG: time::Duration = time::Duration::seconds(30);
@@ -232,12 +239,8 @@ impl Registry {
             match due {
                 Ok(due) => {
                     let is_full = due.len() >= usize::try_from(CHECKS_BATCH).unwrap_or(usize::MAX);
-                    let has_unopened = due.iter().any(|check| check.is_unopened);
-                    let checks =
-                        due.iter().map(|check| payments.spawn(check.payment, Command::Check)).collect::<Vec<_>>();
-                    // A crowd left more than one batch: the next one follows when this one is done, or takes too long.
+                    let has_unopened = check_all(&payments, due).await;
                     if is_full {
-                        let _ = tokio::time::timeout(CHECKS_WAIT, futures::future::join_all(checks)).await;
                         rest = rest_after(began.elapsed(), has_unopened);
                     }
                 }
@@ -254,13 +257,24 @@ impl Registry {
     }
 }
 
+/// Checks a batch, until it is done or takes too long; whether any of it is still to be opened.
+async fn check_all(payments: &Payments, due: Vec<DueCheck>) -> bool {
+    let check = |due: DueCheck| payments.spawn(due.payment, Command::Check);
+    let (unopened, silent): (Vec<_>, Vec<_>) = due.into_iter().partition(|check| check.is_unopened);
+    let has_unopened = !unopened.is_empty();
+    let openings = join_all(unopened.into_iter().map(check).collect::<Vec<_>>());
+    let silent = stream::iter(silent).map(check).buffer_unordered(SILENT_AT_ONCE).for_each(|_| std::future::ready(()));
+    let _ = tokio::time::timeout(CHECKS_WAIT, join(openings, silent)).await;
+    has_unopened
+}
+
 fn look_again(rest: Duration, ctx: &mut Context<Registry>) {
     ctx.run_later(rest, Registry::look_for_checks);
 }
 
 /// How long the next batch of due checks waits after a full one that took so long.
 fn rest_after(took: Duration, has_unopened: bool) -> Duration {
-    if has_unopened { Duration::ZERO } else { (took * CHECKS_REST_TIMES).min(CHECKS) }
+    if has_unopened { Duration::ZERO } else { (took * CHECKS_REST_TIMES).min(CHECKS_REST_AT_MOST) }
 }
 
 impl Actor for Registry {
