@@ -210,7 +210,7 @@ impl Started {
         while let Some(mut child) = self.children.pop() {
             let pid = Pid::from_child(&child);
             let _ = kill_process(pid, Signal::TERM); // it may have ended by itself
-        let _ = kill_process(pid, Signal::CONT); // one that is held hears nothing
+            let _ = kill_process(pid, Signal::CONT); // one that is held hears nothing
             let deadline = Instant::now() + STOP_DEADLINE;
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 std::thread::sleep(STOP_POLL);
