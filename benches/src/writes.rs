@@ -28,7 +28,8 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const HAS_BOOKS: &str =
     "select exists (select from pg_namespace where nspname in ('donations', 'payments', 'notifications'))";
 
-/// So many callers for so long, in the database of `url` (refused where there are tables of ours), or on a Postgres of its own; says the figures as one line of JSON.
+/// So many callers for so long, in the database of `url` (refused where there are tables of ours), or on a Postgres of its own; says
+/// the figures as one line of JSON.
 pub fn run(callers: usize, part: Duration, url: Option<&str>) -> Result<(), String> {
     match url {
         None => on_own_postgres(async |config| measure(config, callers, part).await),

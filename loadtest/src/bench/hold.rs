@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-
 use tokio::time::sleep;
 
 use crate::target::Target;

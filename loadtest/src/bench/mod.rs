@@ -141,7 +141,7 @@ async fn on_one(session: &Session, part: Duration, rounds: u64, json: Option<&Pa
     let mut road = Road::find(&config);
     if road.is_none() {
         say(
-            "careforall-benches is not beside this program: ours without HTTP is left out (cargo build --release -p careforall-benches)",
+            "careforall-benches is not beside this program: ours without HTTP is left out (build it, or use `make bench`)",
         );
     }
     let outcome = measured(session, &config, road.as_mut(), part, rounds, json).await;
