@@ -28,6 +28,7 @@ async fn when_more_give_than_can_be_recorded_some_are_asked_to_come_later_and_al
         }
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.headers()["Retry-After"], "3");
+        assert!(!answer.headers().contains_key("Connection"), "a new connection would cost more than the refusal");
         let problem: Value = answer.json().await.unwrap();
         assert_eq!(text(&problem["type"]), "urn:careforall:problem:overloaded");
         refused.fetch_add(1, Relaxed);

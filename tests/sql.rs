@@ -128,7 +128,7 @@ async fn no_hot_statement_reads_a_whole_table() {
     client.batch_execute(REFRESHED).await.unwrap();
     let campaign = "'00000000-0000-7000-8000-000000000001'";
     let payment = "'00000000-0000-7000-9000-000000000001'";
-    let empty = "'[]', '[]', '[]', '[]', '[]', '[]'";
+    let empty = vec!["'{}'"; 56].join(", ");
     let hot = [
         ("totals/read_totals.sql", campaign.to_owned()),
         ("totals/write_checkpoint.sql", format!("{campaign}, now()")),
@@ -136,7 +136,7 @@ async fn no_hot_statement_reads_a_whole_table() {
         ("payments/load_payment.sql", payment.to_owned()),
         ("payments/find_by_intent.sql", "'pi_1'".to_owned()),
         ("payments/load_timeline.sql", format!("{payment}, 0, 100")),
-        ("payments/move_payments.sql", empty.to_owned()),
+        ("payments/move_payments.sql", empty),
         ("outbox/claim_events.sql", "'{0,1,2,3}', now(), 500".to_owned()),
         ("notices/claim_messages.sql", "'EMAIL', 1, now(), 16, '{}', '{}'".to_owned()),
         ("notices/claim_callbacks.sql", "'{}', '{}', 1, now()".to_owned()),

@@ -4,7 +4,11 @@
 //! here: for a commit, and for a thread that answers requests; not how long the provider takes. Where even the shortest wait
 //! of the last intervals is too long, the wait is no burst but a queue that stands, and a part of the requests is refused at
 //! once, which is cheap: first those who only look, then donors, and Stripe last of all (CoDel, RFC 8289, has the idea of
-//! the standing queue). Deliberately absent: a queue, and numbers of requests, which say nothing about what they cost.
+//! the standing queue).
+//!
+//! As many as fill a batch are never refused: one row more costs a statement little, and where even a few wait long (a database
+//! that has hardly a core to itself, say) refusing them would make nobody's wait shorter. Deliberately absent: a queue, and
+//! any other number of requests, which would say nothing about what they cost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -14,16 +18,20 @@ use rand::Rng;
 
 use crate::metrics::METRICS;
 
-/// A queue stands when it was there in so many intervals in a row.
+/// For those who only look, a queue stands when it was there in so many intervals in a row: threads are late in bursts.
 const STANDING: usize = 8;
+/// For the others, who are not refused while few are under way, and for everybody once some are refused.
+const AGAIN: usize = 2;
+/// So many of a class who are being written are never too many.
+const FEW: u32 = 64;
 /// What is admitted is counted in so many parts.
 const ALL: u32 = 1_000;
 /// However long the wait, one of so many is admitted: by what becomes of it, it is seen that the wait is over.
 const LEAST: u32 = ALL / 50;
-/// In an interval in which the queue stands, the admitted part becomes so many tenths of what it was.
-const TENTHS: u32 = 8;
-/// In one in which it does not, so much more is admitted.
-const MORE: u32 = ALL / 20;
+/// In an interval in which the queue stands, the admitted part is divided by this.
+const CUT: u32 = 2;
+/// In one in which it does not, this part of it is added, and as much in thousandths: all are back after a second.
+const GROWTH: u32 = 6;
 
 /// Who comes, by rank: the first is asked first to come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +81,17 @@ struct Gate {
     interval: AtomicU64,
     /// The part of each class that is admitted.
     parts: [AtomicU32; 3],
+    /// Those of each class who are being written.
+    under_way: [AtomicU32; 3],
+}
+
+/// One who is being written, until it is dropped.
+pub struct UnderWay(Admission, Class);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.under_way[self.1 as usize].fetch_sub(1, Relaxed);
+    }
 }
 
 impl Default for Gate {
@@ -83,6 +102,7 @@ impl Default for Gate {
             waits_us: Default::default(),
             interval: AtomicU64::default(),
             parts: Class::ALL.map(|_| AtomicU32::new(ALL)),
+            under_way: Default::default(),
         }
     }
 }
@@ -91,11 +111,18 @@ impl Admission {
     /// Whether one more of this class is taken in. Who is not is to be told when to come again.
     pub fn admits(&self, class: Class) -> bool {
         let part = self.0.parts[class as usize].load(Relaxed);
-        let admitted = part >= ALL || rand::rng().random_range(0..ALL) < part;
+        let are_few = || class != Class::Look && self.0.under_way[class as usize].load(Relaxed) < FEW;
+        let admitted = part >= ALL || are_few() || rand::rng().random_range(0..ALL) < part;
         if !admitted {
             METRICS.http_refused.with_label_values(&[class.as_str()]).inc();
         }
         admitted
+    }
+
+    /// One of this class is to be written; it is until what is returned is dropped.
+    pub fn begin(&self, class: Class) -> UnderWay {
+        self.0.under_way[class as usize].fetch_add(1, Relaxed);
+        UnderWay(self.clone(), class)
     }
 
     /// A thread that answers requests came back so much later than it should have: so long did requests wait for it.
@@ -108,22 +135,27 @@ impl Admission {
         self.0.waited_us.fetch_max(micros(wait), Relaxed);
     }
 
-    /// An interval is over in which the longest wait for a commit was this (zero: there was none), of which so much is what
-    /// commits take here. One in which nothing came to its end while something was under way says nothing: it does not count.
+    /// An interval is over in which the longest wait for a commit, finished or not, was this (zero: there was none), of which so
+    /// much is what commits take here. One in which nothing is known though something was under way says nothing: it does not
+    /// count.
     pub(super) fn adjust(&self, longest: Duration, usual: Duration, is_busy: bool) {
         let gate = &self.0;
+        let lag = gate.lag_us.swap(0, Relaxed);
         let longest = micros(longest).max(gate.waited_us.swap(0, Relaxed));
-        let wait = longest.saturating_sub(micros(usual)) + gate.lag_us.swap(0, Relaxed);
-        if wait == 0 && is_busy {
+        if longest == 0 && is_busy {
             return;
         }
         let turn = usize::try_from(gate.interval.fetch_add(1, Relaxed)).unwrap_or(0) % STANDING;
-        gate.waits_us[turn].store(wait, Relaxed);
-        let standing = gate.waits_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(0);
+        // A donor's wait has the threads' lag in it already.
+        gate.waits_us[turn].store(longest.saturating_sub(micros(usual)).max(lag), Relaxed);
+        let back = |intervals: usize| gate.waits_us[(turn + STANDING - intervals) % STANDING].load(Relaxed);
         for class in Class::ALL {
             let part = &gate.parts[class as usize];
             let admitted = part.load(Relaxed);
-            let next = if standing > micros(class.bearable()) { admitted * TENTHS / 10 } else { admitted + MORE };
+            let looked_at = if class == Class::Look && admitted == ALL { STANDING } else { AGAIN };
+            let standing = (0..looked_at).map(back).min().unwrap_or(0);
+            let is_too_long = standing > micros(class.bearable());
+            let next = if is_too_long { admitted / CUT } else { admitted + admitted / GROWTH + GROWTH };
             part.store(next.clamp(LEAST, ALL), Relaxed);
         }
     }
@@ -145,10 +177,28 @@ mod tests {
     #[test]
     fn a_burst_is_taken_in_and_a_queue_that_stands_is_not() {
         let admission = Admission::default();
-        assert_eq!(after(&admission, STANDING - 1, 900), [ALL; 3]);
+        assert_eq!(after(&admission, AGAIN - 1, 900), [ALL; 3]);
         assert_eq!(after(&admission, 1, 1), [ALL; 3], "it was a burst");
-        assert_eq!(after(&admission, STANDING - 1, 900), [ALL; 3]);
-        assert!(after(&admission, 1, 900).iter().all(|part| *part < ALL), "it stands");
+        assert_eq!(after(&admission, AGAIN - 1, 900), [ALL; 3]);
+        assert_eq!(after(&admission, 1, 900), [ALL, ALL / CUT, ALL / CUT], "it stands");
+        assert_eq!(after(&admission, STANDING - AGAIN, 900)[0], ALL / CUT, "for those who look, too");
+    }
+
+    #[test]
+    fn as_many_as_fill_a_batch_are_taken_in_however_long_everybody_waits() {
+        let admission = Admission::default();
+        assert_eq!(after(&admission, 100, 2_000), [LEAST; 3]);
+        let mut under_way = Vec::new();
+        for _ in 0..FEW {
+            assert!(admission.admits(Class::Donation));
+            under_way.push(admission.begin(Class::Donation));
+        }
+        let admitted = |class| (0..1_000).filter(|_| admission.admits(class)).count();
+        assert!(admitted(Class::Donation) < 500);
+        assert_eq!(admitted(Class::Webhook), 1_000, "of them nobody is being written");
+        assert!(admitted(Class::Look) < 500, "who looks is not written");
+        under_way.pop();
+        assert_eq!(admitted(Class::Donation), 1_000, "there is a place again");
     }
 
     #[test]
@@ -157,6 +207,7 @@ mod tests {
         assert_eq!(after(&admission, 100, 70), [LEAST, ALL, ALL]);
         assert_eq!(after(&admission, 100, 100), [LEAST, LEAST, ALL]);
         assert_eq!(after(&admission, 100, 200), [LEAST; 3]);
+        let _under_way: Vec<UnderWay> = (0..FEW).map(|_| admission.begin(Class::Webhook)).collect();
         let refused = METRICS.http_refused.with_label_values(&[Class::Webhook.as_str()]);
         let before = refused.get();
         let admitted = (0..10_000).filter(|_| admission.admits(Class::Webhook)).count();
@@ -182,26 +233,27 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_in_which_nothing_came_to_its_end_says_nothing() {
+    fn an_interval_of_which_nothing_is_known_says_nothing() {
         let admission = Admission::default();
-        for _ in 1..STANDING {
+        for _ in 1..AGAIN {
             admission.waited(Duration::from_millis(300));
             admission.adjust(Duration::ZERO, Duration::ZERO, true);
+            admission.lagged(Duration::from_millis(1));
             admission.adjust(Duration::ZERO, Duration::ZERO, true);
         }
         assert_eq!(after(&admission, 0, 0), [ALL; 3], "one long wait less than it takes");
         admission.waited(Duration::from_millis(300));
         admission.adjust(Duration::ZERO, Duration::ZERO, true);
-        assert!(after(&admission, 0, 0).iter().all(|part| *part < ALL));
+        assert_eq!(after(&admission, 0, 0), [ALL, ALL / CUT, ALL / CUT]);
     }
 
     #[test]
-    fn a_thread_that_is_late_counts_like_a_commit_that_is() {
+    fn a_thread_that_is_late_counts_like_a_commit_that_is_and_not_twice() {
         let admission = Admission::default();
         for _ in 0..STANDING {
             admission.lagged(Duration::from_millis(5));
             admission.lagged(Duration::from_millis(70));
-            admission.adjust(Duration::ZERO, Duration::ZERO, false);
+            admission.adjust(Duration::from_millis(70), Duration::ZERO, false);
         }
         assert!(admission.0.parts[0].load(Relaxed) < ALL);
         assert_eq!(admission.0.parts[1].load(Relaxed), ALL);

@@ -105,6 +105,14 @@ struct Waiting<T, O> {
 
 type Queue<T, O> = VecDeque<Waiting<T, O>>;
 
+/// A batch that is being written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Batch {
+    began: Instant,
+    /// Since when the first of those outside waits.
+    since: Option<Instant>,
+}
+
 /// The actor.
 pub struct Committer {
     store: Store,
@@ -118,8 +126,8 @@ pub struct Committer {
     verdicts: Queue<Answer, ()>,
     idle_writers: usize,
     next_kind: usize,
-    /// When the batches under way began, by kind.
-    under_way: [Vec<Instant>; KINDS],
+    /// The batches under way, by kind.
+    under_way: [Vec<Batch>; KINDS],
     /// A look after slow batches is planned.
     looks_again: bool,
 }
@@ -163,7 +171,7 @@ impl Committer {
             && (under_way.is_empty()
                 || (under_way.len() < SIDE_BY_SIDE && waiting >= BESIDE)
                 || waiting >= BATCH
-                || under_way.iter().all(|began| began.elapsed() >= SLOW))
+                || under_way.iter().all(|batch| batch.began.elapsed() >= SLOW))
     }
 
     /// Gives idle writers batches of one kind each, the kinds in turn.
@@ -214,6 +222,13 @@ impl Committer {
         self.creations.len() + self.moves.len() + self.answers.len() + self.verdicts.len()
     }
 
+    /// How long the one who waits longest outside has waited by now.
+    fn longest_wait(&self) -> Duration {
+        let written = self.under_way.iter().flatten().filter_map(|batch| batch.since);
+        let queued = [waited_for(&self.creations), waited_for(&self.moves)].into_iter().flatten();
+        written.chain(queued).map(|since| since.elapsed()).max().unwrap_or_default()
+    }
+
     fn spawn<T, O, W>(&mut self, ctx: &mut Context<Self>, number: usize, batch: Vec<Waiting<T, O>>, write: W)
     where
         T: Item,
@@ -221,9 +236,9 @@ impl Committer {
         W: AsyncFn(&Store, &Object, &[T], &Clock, bool) -> Result<Vec<O>, StoreError> + 'static,
     {
         self.idle_writers -= 1;
-        let (kind, began) = (KIND_NAMES[number], Instant::now());
-        let waited_for = batch.iter().find(|waiting| waiting.item.is_waited_for()).map(|first| first.since);
-        self.under_way[number].push(began);
+        let kind = KIND_NAMES[number];
+        let this = Batch { began: Instant::now(), since: waited_for(&batch) };
+        self.under_way[number].push(this);
         let (store, clock, moved) = (self.store.clone(), self.clock.clone(), self.moved.clone());
         let job = async move {
             let written = write_batch(&store, &clock, kind, batch, write, &moved);
@@ -237,11 +252,11 @@ impl Committer {
             act.idle_writers += 1;
             // How long a failure took says nothing about a crowd.
             if written.is_whole
-                && let Some(since) = waited_for
+                && let Some(since) = this.since
             {
-                act.pressure.committed(since.elapsed(), began.elapsed());
+                act.pressure.committed(since.elapsed(), this.began.elapsed());
             }
-            if let Some(place) = act.under_way[number].iter().position(|it| *it == began) {
+            if let Some(place) = act.under_way[number].iter().position(|it| *it == this) {
                 act.under_way[number].swap_remove(place);
             }
             if written.facts
@@ -319,6 +334,11 @@ impl Item for Answer {
     fn donation_moved(&self) -> Option<DonationMoved> {
         None
     }
+}
+
+/// Since when the first of those outside waits.
+fn waited_for<'a, T: Item, O: 'a>(waiting: impl IntoIterator<Item = &'a Waiting<T, O>>) -> Option<Instant> {
+    waiting.into_iter().find(|waiting| waiting.item.is_waited_for()).map(|first| first.since)
 }
 
 fn take<T, O>(queue: &mut Queue<T, O>) -> Vec<Waiting<T, O>> {
@@ -542,7 +562,9 @@ impl Actor for Committer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(pressure::INTERVAL, |act, _| act.pressure.adjust(act.idle_writers < WRITERS));
+        ctx.run_interval(pressure::INTERVAL, |act, _| {
+            act.pressure.adjust(act.idle_writers < WRITERS, act.longest_wait())
+        });
     }
 }
 

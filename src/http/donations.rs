@@ -14,6 +14,7 @@ use super::extract::{Json, object, path_id, query, traceparent};
 use super::idempotency::{answer, claimed_key};
 use super::openings::prefers_no_wait;
 use super::problem::{FieldError, Problem};
+use crate::actors::admission::Class;
 use crate::actors::committer::{CommitAnswer, CommitCreation};
 use crate::actors::payment::{Command, Reply};
 use crate::actors::totals::GetFreshTotals;
@@ -80,9 +81,10 @@ pub async fn create(
         key: key.clone(),
         donation: donation.clone(),
     };
-    let began = Instant::now();
+    let (began, under_way) = (Instant::now(), state.admission.begin(Class::Donation));
     let outcome = state.committer.send(CommitCreation(creation)).await.map_err(Problem::unavailable)??;
     state.admission.waited(began.elapsed());
+    drop(under_way);
     match outcome {
         CreationOutcome::Recorded { manual_capture } => {
             let payment = Payment { manual_capture, ..payment };

@@ -12,10 +12,10 @@ use actix_web::{Error, HttpRequest, ResponseError, web};
 use futures::FutureExt;
 use tokio::time::Instant;
 
-use super::AppState;
-use super::extract::bearer;
+use super::extract::{bearer, read_body};
 use super::limits::{POLICY, Quoted, REST};
 use super::problem::Problem;
+use super::{AppState, BODY_MAX_BYTES};
 use crate::actors::admission::{Admission, Class};
 use crate::gateways::links::UNSUBSCRIBE_PATH;
 use crate::metrics::METRICS;
@@ -94,13 +94,14 @@ fn server_span(request: &ServiceRequest, method: &str, incoming: Option<&str>) -
 }
 
 async fn limited<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     if let Some(class) = class_of(request.method(), request.match_info().as_str())
         && let Some(state) = request.app_data::<web::Data<AppState>>()
         && !state.admission.admits(class)
     {
+        read_out(&mut request).await;
         let (request, _) = request.into_parts();
         return Ok(ServiceResponse::new(request, Problem::overloaded().error_response()).map_into_right_body());
     }
@@ -115,6 +116,7 @@ async fn limited<B: MessageBody + 'static>(
     match checked {
         Err(refused) => {
             let (problem, quoted) = *refused;
+            read_out(&mut request).await;
             let (request, _) = request.into_parts();
             let mut response = ServiceResponse::new(request, problem.error_response());
             quote(&mut response, quoted);
@@ -128,6 +130,13 @@ async fn limited<B: MessageBody + 'static>(
             Ok(response.map_into_left_body())
         }
     }
+}
+
+/// Reads what a refused request brings. Answered before that, its connection would be closed, and in a crowd new connections
+/// cost more than refusals. What is too long, or too slow, still is.
+async fn read_out(request: &mut ServiceRequest) {
+    let payload = request.parts_mut().1.take();
+    let _ = read_body(payload, BODY_MAX_BYTES).await; // whatever it is, nobody looks at it
 }
 
 /// The rank of a request when more come than can be served. What has none is always taken in: operators' own routes,

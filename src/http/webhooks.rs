@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::extract::read_body;
 use super::problem::{FieldError, Problem};
 use super::{AppState, WEBHOOK_MAX_BYTES};
+use crate::actors::admission::Class;
 use crate::actors::payment::PaymentError;
 use crate::domain::payment::decide::Verdict;
 use crate::gateways::signature::{SignatureError, verify};
@@ -34,8 +35,12 @@ pub async fn stripe(
         body.ok_or_else(|| Problem::malformed(vec![FieldError::new("", "the body is not UTF-8 text")]))?.to_owned();
     let event = parse(&raw);
     // Spawned: a decision that was begun is finished, though Stripe hangs up.
-    let intake = state.intake.clone();
-    let deciding = actix_web::rt::spawn(trace::carry(async move { intake.take_in(event, &body).await }));
+    let (intake, under_way) = (state.intake.clone(), state.admission.begin(Class::Webhook));
+    let deciding = actix_web::rt::spawn(trace::carry(async move {
+        let answer = intake.take_in(event, &body).await;
+        drop(under_way);
+        answer
+    }));
     let answer = match timeout(DECIDE_WAIT, deciding).await {
         Ok(joined) => joined.map_err(Problem::internal)?.map_err(come_again)?,
         Err(_) => return Err(Problem::unavailable("an event was not decided in time")),

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::Object;
-use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use super::donations::{fact_body, partition};
@@ -116,100 +116,48 @@ impl MoveOutcome {
     }
 }
 
-#[derive(Serialize)]
-struct ItemRow<'a> {
-    payment_id: Uuid,
-    move_id: Uuid,
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
-    expected_version: i64,
-    version: i64,
-    status: &'static str,
-    donation_status: &'static str,
-    provider_at: Option<i64>,
-    intent_id: Option<&'a str>,
-    client_secret: Option<&'a str>,
-    captured_minor: i64,
-    refunded_minor: i64,
-    disputed_minor: i64,
-    flag: Option<&'a str>,
-    checks: i32,
-    #[serde(with = "time::serde::rfc3339::option")]
-    check_at: Option<OffsetDateTime>,
-    scope: Option<&'a str>,
-    key: Option<&'a str>,
-    fingerprint: Option<String>,
-    answer_status: Option<i16>,
-    answer_body: Option<&'a str>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    expires_at: Option<OffsetDateTime>,
-}
-
-#[derive(Serialize)]
 struct HistoryRow<'a> {
-    payment_id: Uuid,
-    ord: usize,
-    kind: &'a str,
-    source: &'a str,
-    event_id: Option<&'a str>,
-    verdict: &'static str,
-    reason: &'a str,
-    from_status: &'static str,
-    to_status: &'static str,
-    version: i64,
-    provider_created: Option<i64>,
-    traceparent: Option<&'a str>,
-    detail: Option<&'a Evidence>,
+    of: &'a Move,
+    step: Step,
+    evidence: Option<&'a Evidence>,
 }
 
-#[derive(Serialize)]
 struct AmountRow<'a> {
-    payment_id: Uuid,
+    move_id: Uuid,
     id: &'a str,
     amount_minor: i64,
     status: &'static str,
 }
 
-#[derive(Serialize)]
-struct LineRow {
-    payment_id: Uuid,
-    ord: usize,
-    kind: &'static str,
-    amount_minor: i64,
-    donations_delta: i16,
-    version: i64,
+struct FactRow<'a> {
+    of: &'a Move,
+    fact: &'a Fact,
+    body: String,
 }
 
-#[derive(Serialize)]
-struct FactRow<'a> {
-    payment_id: Uuid,
-    ord: usize,
-    id: Uuid,
-    partition: i16,
-    event_type: &'static str,
-    body: String,
-    traceparent: Option<&'a str>,
+/// One parameter: an array of what each row has there.
+type Column<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+
+fn column<'a, R, T: ToSql + Sync + Send + 'a>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Column<'a> {
+    Box::new(rows.iter().map(of).collect::<Vec<T>>())
 }
 
 /// Writes all of `batch` in one statement. At most one move of each payment may be in it.
 pub async fn move_payments(client: &Object, batch: &[Move]) -> Result<Vec<MoveOutcome>, StoreError> {
-    let items = json(batch.iter().map(item_row))?;
-    let history = json(batch.iter().flat_map(history_rows))?;
-    let refunds = json(batch.iter().flat_map(|it| {
-        it.refunds.iter().map(|refund| amount_row(it, &refund.id, refund.amount_minor, refund.status.as_str()))
-    }))?;
-    let disputes = json(batch.iter().flat_map(|it| {
-        it.disputes.iter().map(|dispute| amount_row(it, &dispute.id, dispute.amount_minor, dispute.status.as_str()))
-    }))?;
-    let lines = json(batch.iter().flat_map(line_rows))?;
-    let mut fact_rows = Vec::new();
-    for it in batch {
-        for (ord, fact) in it.facts.iter().enumerate() {
-            fact_rows.push(fact_row(ord, fact)?);
-        }
-    }
-    let facts = json(fact_rows.iter())?;
-    let rows = query(client, MOVE, &[&items, &history, &refunds, &disputes, &lines, &facts]).await?;
+    let history: Vec<HistoryRow<'_>> = batch.iter().flat_map(history_rows).collect();
+    let refunds: Vec<AmountRow<'_>> = batch.iter().flat_map(refund_rows).collect();
+    let disputes: Vec<AmountRow<'_>> = batch.iter().flat_map(dispute_rows).collect();
+    let lines: Vec<(Uuid, &LedgerLine)> =
+        batch.iter().flat_map(|it| it.lines.iter().map(|line| (it.id.uuid(), line))).collect();
+    let facts = batch.iter().flat_map(fact_rows).collect::<Result<Vec<FactRow<'_>>, StoreError>>()?;
+    let mut columns = item_columns(batch);
+    columns.extend(history_columns(&history));
+    columns.extend(amount_columns(&refunds));
+    columns.extend(amount_columns(&disputes));
+    columns.extend(line_columns(&lines));
+    columns.extend(fact_columns(&facts));
+    let params: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|it| &**it as &(dyn ToSql + Sync)).collect();
+    let rows = query(client, MOVE, &params).await?;
     let outcomes: HashMap<Uuid, MoveOutcome> = rows.iter().map(|row| (row.get("move_id"), outcome(row))).collect();
     let parked = parked_among(client, batch).await?;
     let outcome = |it: &Move| match outcomes.get(&it.id.uuid())? {
@@ -236,94 +184,120 @@ pub async fn was_moved(client: &Object, payment: PaymentId, id: MoveId) -> Resul
     Ok(query_opt(client, WAS_MOVED, &[&payment.uuid(), &id.uuid()]).await?.is_some())
 }
 
-/// Parameters are declared `json` in the statement; the text is made once, here.
-fn json<T: Serialize>(
-    rows: impl Iterator<Item = T>,
-) -> Result<tokio_postgres::types::Json<Box<serde_json::value::RawValue>>, StoreError> {
-    let rows: Vec<T> = rows.collect();
-    serde_json::value::to_raw_value(&rows)
-        .map(tokio_postgres::types::Json)
-        .map_err(|error| StoreError::Refused(error.to_string()))
-}
-
-fn item_row(it: &Move) -> ItemRow<'_> {
-    let answer = it.answer.as_ref();
-    ItemRow {
-        payment_id: it.after.id.uuid(),
-        move_id: it.id.uuid(),
-        at: it.at,
-        expected_version: it.expected_version,
-        version: it.after.version,
-        status: it.after.status.as_str(),
-        donation_status: DonationStatus::from(it.after.status).as_str(),
-        provider_at: it.after.provider_at,
-        intent_id: it.after.intent_id.as_deref(),
-        client_secret: it.after.client_secret.as_deref(),
-        captured_minor: it.after.captured_minor,
-        refunded_minor: it.after.refunded_minor(),
-        disputed_minor: it.after.disputed_minor(),
-        flag: it.after.flag.as_deref(),
-        checks: it.after.checks,
-        check_at: it.check_at,
-        scope: answer.map(|answer| answer.key.scope.as_str()),
-        key: answer.map(|answer| answer.key.key.as_str()),
-        fingerprint: answer.map(|answer| hex::encode(answer.key.fingerprint)),
-        answer_status: answer.map(|answer| answer.status),
-        answer_body: answer.map(|answer| answer.body.as_str()),
-        expires_at: answer.map(|answer| answer.expires_at),
+/// $1 to $22.
+fn item_columns(batch: &[Move]) -> Vec<Column<'_>> {
+    fn answer<'a, T>(of: impl Fn(&'a Answer) -> T) -> impl Fn(&'a Move) -> Option<T> {
+        move |it| it.answer.as_ref().map(&of)
     }
+    vec![
+        column(batch, |it| it.after.id.uuid()),
+        column(batch, |it| it.id.uuid()),
+        column(batch, |it| it.at),
+        column(batch, |it| it.expected_version),
+        column(batch, |it| it.after.version),
+        column(batch, |it| it.after.status.as_str()),
+        column(batch, |it| DonationStatus::from(it.after.status).as_str()),
+        column(batch, |it| it.after.provider_at),
+        column(batch, |it| it.after.intent_id.as_deref()),
+        column(batch, |it| it.after.client_secret.as_deref()),
+        column(batch, |it| it.after.captured_minor),
+        column(batch, |it| it.after.refunded_minor()),
+        column(batch, |it| it.after.disputed_minor()),
+        column(batch, |it| it.after.flag.as_deref()),
+        column(batch, |it| it.after.checks),
+        column(batch, |it| it.check_at),
+        column(batch, answer(|it| it.key.scope.as_str())),
+        column(batch, answer(|it| it.key.key.as_str())),
+        column(batch, answer(|it| &it.key.fingerprint[..])),
+        column(batch, answer(|it| it.status)),
+        column(batch, answer(|it| it.body.as_str())),
+        column(batch, answer(|it| it.expires_at)),
+    ]
 }
 
+/// One for each step; one where nothing changed.
 fn history_rows(it: &Move) -> Vec<HistoryRow<'_>> {
     let unmoved = [Step { from: it.after.status, to: it.after.status, version: it.after.version }];
     let steps = if it.steps.is_empty() { &unmoved[..] } else { &it.steps[..] };
-    steps
-        .iter()
-        .enumerate()
-        .map(|(ord, step)| HistoryRow {
-            payment_id: it.after.id.uuid(),
-            ord,
-            kind: &it.cause.kind,
-            source: it.cause.source,
-            event_id: it.cause.event_id.as_deref(),
-            verdict: it.cause.verdict.as_str(),
-            reason: &it.cause.reason,
-            from_status: step.from.as_str(),
-            to_status: step.to.as_str(),
-            version: step.version,
-            provider_created: it.cause.provider_created,
-            traceparent: it.cause.traceparent.as_deref(),
-            // Once for a move, however many steps it has.
-            detail: it.cause.evidence.as_ref().filter(|_| ord == 0),
-        })
-        .collect()
+    // Once for a move, however many steps it has.
+    let evidence = |ord| it.cause.evidence.as_ref().filter(|_| ord == 0);
+    steps.iter().enumerate().map(|(ord, step)| HistoryRow { of: it, step: *step, evidence: evidence(ord) }).collect()
 }
 
-fn amount_row<'a>(it: &Move, id: &'a str, amount_minor: i64, status: &'static str) -> AmountRow<'a> {
-    AmountRow { payment_id: it.after.id.uuid(), id, amount_minor, status }
+/// $23 to $36.
+fn history_columns<'a>(rows: &'a [HistoryRow<'a>]) -> Vec<Column<'a>> {
+    vec![
+        column(rows, |row| row.of.after.id.uuid()),
+        column(rows, |row| row.of.id.uuid()),
+        column(rows, |row| row.of.at),
+        column(rows, |row| row.of.cause.kind.as_str()),
+        column(rows, |row| row.of.cause.source),
+        column(rows, |row| row.of.cause.event_id.as_deref()),
+        column(rows, |row| row.of.cause.verdict.as_str()),
+        column(rows, |row| row.of.cause.reason.as_str()),
+        column(rows, |row| row.step.from.as_str()),
+        column(rows, |row| row.step.to.as_str()),
+        column(rows, |row| row.step.version),
+        column(rows, |row| row.of.cause.provider_created),
+        column(rows, |row| row.of.cause.traceparent.as_deref()),
+        column(rows, |row| row.evidence.map(Json)),
+    ]
 }
 
-fn line_rows(it: &Move) -> impl Iterator<Item = LineRow> {
-    it.lines.iter().enumerate().map(|(ord, line)| LineRow {
-        payment_id: it.after.id.uuid(),
-        ord,
-        kind: line.kind.as_str(),
-        amount_minor: line.amount_minor,
-        donations_delta: line.donations_delta,
-        version: it.after.version,
+fn refund_rows(it: &Move) -> impl Iterator<Item = AmountRow<'_>> {
+    it.refunds.iter().map(|refund| AmountRow {
+        move_id: it.id.uuid(),
+        id: &refund.id,
+        amount_minor: refund.amount_minor,
+        status: refund.status.as_str(),
     })
 }
 
-fn fact_row(ord: usize, fact: &Fact) -> Result<FactRow<'_>, StoreError> {
-    Ok(FactRow {
-        payment_id: fact.subject.uuid(),
-        ord,
-        id: fact.id.uuid(),
-        partition: partition(fact.subject.uuid()),
-        event_type: fact.kind.event_type(),
-        body: fact_body(fact)?,
-        traceparent: fact.traceparent.as_deref(),
+fn dispute_rows(it: &Move) -> impl Iterator<Item = AmountRow<'_>> {
+    it.disputes.iter().map(|dispute| AmountRow {
+        move_id: it.id.uuid(),
+        id: &dispute.id,
+        amount_minor: dispute.amount_minor,
+        status: dispute.status.as_str(),
     })
+}
+
+/// $37 to $40, and $41 to $44.
+fn amount_columns<'a>(rows: &'a [AmountRow<'a>]) -> Vec<Column<'a>> {
+    vec![
+        column(rows, |row| row.move_id),
+        column(rows, |row| row.id),
+        column(rows, |row| row.amount_minor),
+        column(rows, |row| row.status),
+    ]
+}
+
+/// $45 to $48.
+fn line_columns<'a>(rows: &'a [(Uuid, &'a LedgerLine)]) -> Vec<Column<'a>> {
+    vec![
+        column(rows, |(move_id, _)| *move_id),
+        column(rows, |(_, line)| line.kind.as_str()),
+        column(rows, |(_, line)| line.amount_minor),
+        column(rows, |(_, line)| line.donations_delta),
+    ]
+}
+
+fn fact_rows(it: &Move) -> impl Iterator<Item = Result<FactRow<'_>, StoreError>> {
+    it.facts.iter().map(move |fact| Ok(FactRow { of: it, fact, body: fact_body(fact)? }))
+}
+
+/// $49 to $56.
+fn fact_columns<'a>(rows: &'a [FactRow<'a>]) -> Vec<Column<'a>> {
+    vec![
+        column(rows, |row| row.of.id.uuid()),
+        column(rows, |row| row.fact.subject.uuid()),
+        column(rows, |row| row.fact.id.uuid()),
+        column(rows, |row| partition(row.fact.subject.uuid())),
+        column(rows, |row| row.fact.kind.event_type()),
+        column(rows, |row| row.body.as_str()),
+        column(rows, |row| row.fact.traceparent.as_deref()),
+        column(rows, |row| row.of.at),
+    ]
 }
 
 fn outcome(row: &Row) -> MoveOutcome {

@@ -68,11 +68,31 @@ fn while_batches_are_under_way_the_next_one_grows_unless_they_are_slow_or_it_is_
     let store = Store::new("postgres://nobody@127.0.0.1:1/nothing".parse().unwrap()).unwrap();
     let mut committer = Committer::new(store, Clock::System, moved);
     assert!(committer.may_begin(CREATIONS, 1) && !committer.may_begin(CREATIONS, 0));
-    committer.under_way[CREATIONS] = vec![now];
+    let batch = |began| Batch { began, since: None };
+    committer.under_way[CREATIONS] = vec![batch(now)];
     assert!(!committer.may_begin(CREATIONS, BESIDE - 1) && committer.may_begin(CREATIONS, BESIDE));
-    committer.under_way[CREATIONS] = vec![now; SIDE_BY_SIDE];
+    committer.under_way[CREATIONS] = vec![batch(now); SIDE_BY_SIDE];
     assert!(!committer.may_begin(CREATIONS, BATCH - 1) && committer.may_begin(CREATIONS, BATCH));
     assert!(committer.may_begin(1, 1), "other kinds have batches of their own");
-    committer.under_way[CREATIONS] = vec![now - SLOW; SIDE_BY_SIDE];
+    committer.under_way[CREATIONS] = vec![batch(now - SLOW); SIDE_BY_SIDE];
     assert!(committer.may_begin(CREATIONS, 1));
+}
+
+#[test]
+fn who_waits_longest_is_known_before_anything_is_committed() {
+    let now = Instant::now();
+    let (moved, _) = tokio::sync::broadcast::channel(1);
+    let store = Store::new("postgres://nobody@127.0.0.1:1/nothing".parse().unwrap()).unwrap();
+    let mut committer = Committer::new(store, Clock::System, moved);
+    assert_eq!(committer.longest_wait(), Duration::ZERO);
+    let campaign = CampaignId::at(Clock::System.now());
+    let (reply, _answer) = oneshot::channel();
+    let queued = Waiting { since: now - Duration::from_secs(2), item: creation(campaign, 100), reply };
+    committer.creations.push_back(queued);
+    assert!((2..20).contains(&committer.longest_wait().as_secs()));
+    committer.under_way[1] = vec![
+        Batch { began: now - Duration::from_secs(60), since: None },
+        Batch { began: now, since: Some(now - Duration::from_secs(20)) },
+    ];
+    assert!((20..60).contains(&committer.longest_wait().as_secs()), "nobody outside waits for the first batch");
 }
