@@ -297,6 +297,9 @@ async fn plans_that_are_made_while_the_tables_are_empty_go_by_keys_too() {
         let rows = client.query(&format!("explain (format json) execute it({nulls})"), &[]).await.unwrap();
         client.batch_execute("deallocate it").await.unwrap();
         let plan: serde_json::Value = rows[0].get(0);
+        if name == "payments/move_payments.sql" {
+            assert!(!plan.to_string().contains("Join Filter"), "each row of a batch is compared with each: {plan}");
+        }
         scans_go_by_keys(&plan[0]["Plan"], &large, name);
     }
 }

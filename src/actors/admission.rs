@@ -6,12 +6,12 @@
 //! once, which is cheap: first those who only look, then donors, and Stripe last of all (CoDel, RFC 8289, has the idea of
 //! the standing queue).
 //!
-//! As many as fill a batch are never refused: one row more costs a statement little, and where even a few wait long (a database
-//! that has hardly a core to itself, say) refusing them would make nobody's wait shorter. Deliberately absent: a queue, and
-//! any other number of requests, which would say nothing about what they cost.
+//! A few are never refused for what commits take: one row more costs a statement little, and where even a few wait long (a
+//! database that has hardly a core to itself, say) refusing them would make nobody's wait shorter. Deliberately absent: a
+//! queue, and any other number of requests, which would say nothing about what they cost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use rand::Rng;
@@ -22,7 +22,7 @@ use crate::metrics::METRICS;
 const STANDING: usize = 8;
 /// For the others, who are not refused while few are under way, and for everybody once some are refused.
 const AGAIN: usize = 2;
-/// So many of a class who are being written are never too many.
+/// So many of a class at once, being written or decided, are never too many for the database: a quarter of what a statement takes.
 const FEW: u32 = 64;
 /// What is admitted is counted in so many parts.
 const ALL: u32 = 1_000;
@@ -71,21 +71,65 @@ impl Class {
 #[derive(Clone, Default)]
 pub struct Admission(Arc<Gate>);
 
+#[derive(Default)]
 struct Gate {
     /// The longest that a thread kept requests waiting in this interval.
     lag_us: AtomicU64,
     /// The longest that a donor waited in this interval, from the request to the commit.
     waited_us: AtomicU64,
-    /// The waits of the last intervals, in turn.
-    waits_us: [AtomicU64; STANDING],
-    interval: AtomicU64,
-    /// The part of each class that is admitted.
-    parts: [AtomicU32; 3],
-    /// Those of each class who are being written.
+    /// What those who look are measured by: how late threads were, and how long commits took that are finished.
+    looks: Waits,
+    /// What the others are measured by: that, and how long those have waited by now who still do.
+    writes: Waits,
+    lags: Waits,
+    /// How long threads have been late in a row.
+    standing_lag_us: AtomicU64,
+    parts: [Part; 3],
+    /// Those of each class who are being written or decided.
     under_way: [AtomicU32; 3],
 }
 
-/// One who is being written, until it is dropped.
+/// The part of a class that is admitted.
+struct Part(AtomicU32);
+
+impl Default for Part {
+    fn default() -> Self {
+        Self(AtomicU32::new(ALL))
+    }
+}
+
+impl Part {
+    fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    fn adjust(&self, is_too_long: bool) {
+        let admitted = self.get();
+        let next = if is_too_long { admitted / CUT } else { admitted + admitted / GROWTH + GROWTH };
+        self.0.store(next.clamp(LEAST, ALL), Relaxed);
+    }
+}
+
+/// The waits of the last intervals, in turn.
+#[derive(Default)]
+struct Waits {
+    us: [AtomicU64; STANDING],
+    next: AtomicUsize,
+}
+
+impl Waits {
+    fn push(&self, wait_us: u64) {
+        self.us[self.next.fetch_add(1, Relaxed) % STANDING].store(wait_us, Relaxed);
+    }
+
+    /// The shortest of so many of the last.
+    fn standing(&self, intervals: usize) -> u64 {
+        let next = self.next.load(Relaxed) + STANDING;
+        (1..=intervals).map(|back| self.us[(next - back) % STANDING].load(Relaxed)).min().unwrap_or(0)
+    }
+}
+
+/// One who is being written or decided, until it is dropped.
 pub struct UnderWay(Admission, Class);
 
 impl Drop for UnderWay {
@@ -94,29 +138,22 @@ impl Drop for UnderWay {
     }
 }
 
-impl Default for Gate {
-    fn default() -> Self {
-        Self {
-            lag_us: AtomicU64::default(),
-            waited_us: AtomicU64::default(),
-            waits_us: Default::default(),
-            interval: AtomicU64::default(),
-            parts: Class::ALL.map(|_| AtomicU32::new(ALL)),
-            under_way: Default::default(),
-        }
-    }
-}
-
 impl Admission {
     /// Whether one more of this class is taken in. Who is not is to be told when to come again.
     pub fn admits(&self, class: Class) -> bool {
-        let part = self.0.parts[class as usize].load(Relaxed);
-        let are_few = || class != Class::Look && self.0.under_way[class as usize].load(Relaxed) < FEW;
-        let admitted = part >= ALL || are_few() || rand::rng().random_range(0..ALL) < part;
+        let part = self.0.parts[class as usize].get();
+        let admitted = part >= ALL || self.are_few(class) || rand::rng().random_range(0..ALL) < part;
         if !admitted {
             METRICS.http_refused.with_label_values(&[class.as_str()]).inc();
         }
         admitted
+    }
+
+    /// Whether these are too few to be in each other's way. Threads that are late are so by whatever comes, and refusing helps.
+    fn are_few(&self, class: Class) -> bool {
+        class != Class::Look
+            && self.0.under_way[class as usize].load(Relaxed) < FEW
+            && self.0.standing_lag_us.load(Relaxed) <= micros(class.bearable())
     }
 
     /// One of this class is to be written; it is until what is returned is dropped.
@@ -135,28 +172,28 @@ impl Admission {
         self.0.waited_us.fetch_max(micros(wait), Relaxed);
     }
 
-    /// An interval is over in which the longest wait for a commit, finished or not, was this (zero: there was none), of which so
-    /// much is what commits take here. One in which nothing is known though something was under way says nothing: it does not
-    /// count.
-    pub(super) fn adjust(&self, longest: Duration, usual: Duration, is_busy: bool) {
+    /// An interval is over. The longest wait for a commit that was made in it (zero: there was none), the longest of those who still
+    /// wait for theirs, and how much of either is what commits take here.
+    ///
+    /// That somebody still waits says nothing to those who only look: what is written may fail, and they can be answered.
+    pub(super) fn adjust(&self, finished: Duration, unfinished: Duration, usual: Duration) {
         let gate = &self.0;
+        let beyond = |wait_us: u64| wait_us.saturating_sub(micros(usual));
         let lag = gate.lag_us.swap(0, Relaxed);
-        let longest = micros(longest).max(gate.waited_us.swap(0, Relaxed));
-        if longest == 0 && is_busy {
-            return;
-        }
-        let turn = usize::try_from(gate.interval.fetch_add(1, Relaxed)).unwrap_or(0) % STANDING;
         // A donor's wait has the threads' lag in it already.
-        gate.waits_us[turn].store(longest.saturating_sub(micros(usual)).max(lag), Relaxed);
-        let back = |intervals: usize| gate.waits_us[(turn + STANDING - intervals) % STANDING].load(Relaxed);
-        for class in Class::ALL {
-            let part = &gate.parts[class as usize];
-            let admitted = part.load(Relaxed);
-            let looked_at = if class == Class::Look && admitted == ALL { STANDING } else { AGAIN };
-            let standing = (0..looked_at).map(back).min().unwrap_or(0);
-            let is_too_long = standing > micros(class.bearable());
-            let next = if is_too_long { admitted / CUT } else { admitted + admitted / GROWTH + GROWTH };
-            part.store(next.clamp(LEAST, ALL), Relaxed);
+        let finished = micros(finished).max(gate.waited_us.swap(0, Relaxed));
+        gate.writes.push(beyond(finished.max(micros(unfinished))).max(lag));
+        gate.lags.push(lag);
+        gate.standing_lag_us.store(gate.lags.standing(AGAIN), Relaxed);
+        for class in [Class::Donation, Class::Webhook] {
+            gate.parts[class as usize].adjust(gate.writes.standing(AGAIN) > micros(class.bearable()));
+        }
+        let bearable = micros(Class::Look.bearable());
+        if finished > 0 || unfinished.is_zero() || lag > bearable {
+            gate.looks.push(beyond(finished).max(lag));
+            let looks = &gate.parts[Class::Look as usize];
+            let intervals = if looks.get() == ALL { STANDING } else { AGAIN };
+            looks.adjust(gate.looks.standing(intervals) > bearable);
         }
     }
 }
@@ -169,9 +206,27 @@ fn micros(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    const NONE: Duration = Duration::ZERO;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn parts(admission: &Admission) -> [u32; 3] {
+        [0, 1, 2].map(|class| admission.0.parts[class].get())
+    }
+
     fn after(admission: &Admission, intervals: usize, wait_ms: u64) -> [u32; 3] {
-        (0..intervals).for_each(|_| admission.adjust(Duration::from_millis(wait_ms), Duration::ZERO, false));
-        [0, 1, 2].map(|class| admission.0.parts[class].load(Relaxed))
+        (0..intervals).for_each(|_| admission.adjust(ms(wait_ms), NONE, NONE));
+        parts(admission)
+    }
+
+    fn admitted(admission: &Admission, class: Class) -> usize {
+        (0..1_000).filter(|_| admission.admits(class)).count()
+    }
+
+    fn crowd(admission: &Admission, class: Class) -> Vec<UnderWay> {
+        (0..FEW).map(|_| admission.begin(class)).collect()
     }
 
     #[test]
@@ -185,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_fill_a_batch_are_taken_in_however_long_everybody_waits() {
+    fn a_few_are_taken_in_however_long_everybody_waits_for_a_commit() {
         let admission = Admission::default();
         assert_eq!(after(&admission, 100, 2_000), [LEAST; 3]);
         let mut under_way = Vec::new();
@@ -193,12 +248,24 @@ mod tests {
             assert!(admission.admits(Class::Donation));
             under_way.push(admission.begin(Class::Donation));
         }
-        let admitted = |class| (0..1_000).filter(|_| admission.admits(class)).count();
-        assert!(admitted(Class::Donation) < 500);
-        assert_eq!(admitted(Class::Webhook), 1_000, "of them nobody is being written");
-        assert!(admitted(Class::Look) < 500, "who looks is not written");
+        assert!(admitted(&admission, Class::Donation) < 500);
+        assert_eq!(admitted(&admission, Class::Webhook), 1_000, "of them nobody is under way");
+        assert!(admitted(&admission, Class::Look) < 500, "who looks is not written");
         under_way.pop();
-        assert_eq!(admitted(Class::Donation), 1_000, "there is a place again");
+        assert_eq!(admitted(&admission, Class::Donation), 1_000, "there is a place again");
+    }
+
+    #[test]
+    fn where_threads_are_late_a_few_are_refused_too() {
+        let admission = Admission::default();
+        for _ in 0..100 {
+            admission.lagged(ms(100));
+            admission.adjust(NONE, NONE, NONE);
+        }
+        assert_eq!(parts(&admission), [LEAST, LEAST, ALL]);
+        assert!(admitted(&admission, Class::Donation) < 500);
+        after(&admission, 1, 900);
+        assert_eq!(admitted(&admission, Class::Donation), 1_000, "they are not late any more");
     }
 
     #[test]
@@ -207,7 +274,7 @@ mod tests {
         assert_eq!(after(&admission, 100, 70), [LEAST, ALL, ALL]);
         assert_eq!(after(&admission, 100, 100), [LEAST, LEAST, ALL]);
         assert_eq!(after(&admission, 100, 200), [LEAST; 3]);
-        let _under_way: Vec<UnderWay> = (0..FEW).map(|_| admission.begin(Class::Webhook)).collect();
+        let _under_way = crowd(&admission, Class::Webhook);
         let refused = METRICS.http_refused.with_label_values(&[Class::Webhook.as_str()]);
         let before = refused.get();
         let admitted = (0..10_000).filter(|_| admission.admits(Class::Webhook)).count();
@@ -220,42 +287,39 @@ mod tests {
         let admission = Admission::default();
         after(&admission, 1_000, 500);
         assert_eq!(after(&admission, 20, 1), [ALL; 3], "a second of calm");
+        let _under_way = crowd(&admission, Class::Donation);
         assert!((0..1_000).all(|_| Class::ALL.into_iter().all(|class| admission.admits(class))));
     }
 
     #[test]
     fn what_commits_take_here_is_no_queue() {
         let admission = Admission::default();
-        for _ in 0..100 {
-            admission.adjust(Duration::from_millis(400), Duration::from_millis(390), true);
-        }
-        assert_eq!(after(&admission, 0, 0), [ALL; 3]);
+        (0..100).for_each(|_| admission.adjust(ms(400), ms(400), ms(390)));
+        assert_eq!(parts(&admission), [ALL; 3]);
     }
 
     #[test]
-    fn an_interval_of_which_nothing_is_known_says_nothing() {
+    fn who_still_waits_counts_for_those_who_write_and_says_nothing_to_those_who_look() {
         let admission = Admission::default();
-        for _ in 1..AGAIN {
-            admission.waited(Duration::from_millis(300));
-            admission.adjust(Duration::ZERO, Duration::ZERO, true);
-            admission.lagged(Duration::from_millis(1));
-            admission.adjust(Duration::ZERO, Duration::ZERO, true);
-        }
-        assert_eq!(after(&admission, 0, 0), [ALL; 3], "one long wait less than it takes");
-        admission.waited(Duration::from_millis(300));
-        admission.adjust(Duration::ZERO, Duration::ZERO, true);
-        assert_eq!(after(&admission, 0, 0), [ALL, ALL / CUT, ALL / CUT]);
+        (0..100).for_each(|_| admission.adjust(NONE, ms(2_000), NONE));
+        assert_eq!(parts(&admission), [ALL, LEAST, LEAST]);
+        let crowded = Admission::default();
+        after(&crowded, 100, 900);
+        (0..100).for_each(|_| crowded.adjust(NONE, ms(2_000), NONE));
+        assert_eq!(parts(&crowded), [LEAST; 3], "nor that it is over");
+        (0..20).for_each(|_| crowded.adjust(NONE, NONE, NONE));
+        assert_eq!(parts(&crowded), [ALL; 3], "nobody waits");
     }
 
     #[test]
     fn a_thread_that_is_late_counts_like_a_commit_that_is_and_not_twice() {
         let admission = Admission::default();
         for _ in 0..STANDING {
-            admission.lagged(Duration::from_millis(5));
-            admission.lagged(Duration::from_millis(70));
-            admission.adjust(Duration::from_millis(70), Duration::ZERO, false);
+            admission.lagged(ms(5));
+            admission.lagged(ms(70));
+            admission.waited(ms(70));
+            admission.adjust(NONE, ms(50), NONE);
         }
-        assert!(admission.0.parts[0].load(Relaxed) < ALL);
-        assert_eq!(admission.0.parts[1].load(Relaxed), ALL);
+        assert_eq!(parts(&admission), [ALL / CUT, ALL, ALL]);
     }
 }

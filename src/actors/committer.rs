@@ -222,9 +222,11 @@ impl Committer {
         self.creations.len() + self.moves.len() + self.answers.len() + self.verdicts.len()
     }
 
-    /// How long the one who waits longest outside has waited by now.
+    /// How long the one who waits longest outside has waited by now. Of the batches of a kind the youngest counts: one that a
+    /// locked row holds up holds up nobody else.
     fn longest_wait(&self) -> Duration {
-        let written = self.under_way.iter().flatten().filter_map(|batch| batch.since);
+        let youngest = self.under_way.iter().filter_map(|batches| batches.iter().max_by_key(|batch| batch.began));
+        let written = youngest.filter_map(|batch| batch.since);
         let queued = [waited_for(&self.creations), waited_for(&self.moves)].into_iter().flatten();
         written.chain(queued).map(|since| since.elapsed()).max().unwrap_or_default()
     }
@@ -562,8 +564,13 @@ impl Actor for Committer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(pressure::INTERVAL, |act, _| {
-            act.pressure.adjust(act.idle_writers < WRITERS, act.longest_wait())
+        let mut last = Instant::now();
+        ctx.run_interval(pressure::INTERVAL, move |act, _| {
+            // What a thread that was late missed comes all at once: it is one interval.
+            if last.elapsed() >= pressure::INTERVAL / 2 {
+                last = Instant::now();
+                act.pressure.adjust(act.longest_wait());
+            }
         });
     }
 }

@@ -87,8 +87,8 @@ impl Pressure {
         self.0.begun.fetch_update(Relaxed, Relaxed, |begun| (begun < allowance).then_some(begun + 1)).is_ok()
     }
 
-    /// An interval is over; writes may be under way, of which somebody outside has been waiting for so long.
-    pub(super) fn adjust(&self, is_busy: bool, unfinished: Duration) {
+    /// An interval is over; somebody outside, whose commit is still to come, has been waiting for so long.
+    pub(super) fn adjust(&self, unfinished: Duration) {
         let gauge = &self.0;
         let fastest = || gauge.fastest_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(u64::MAX);
         let mut is_new_measure = false;
@@ -101,8 +101,7 @@ impl Pressure {
         let too_long = if fastest == u64::MAX { UNNOTICED_US } else { UNNOTICED_US.max(fastest * FASTEST_TIMES) };
         let longest = gauge.longest_us.swap(0, Relaxed);
         let is_too_long = longest > too_long;
-        let longest_so_far = unfinished.max(Duration::from_micros(longest));
-        gauge.admission.adjust(longest_so_far, Duration::from_micros(too_long), is_busy);
+        gauge.admission.adjust(Duration::from_micros(longest), unfinished, Duration::from_micros(too_long));
         // By a new measure, what was too long before says nothing.
         let calm_before = if is_new_measure { CALM } else { gauge.calm.load(Relaxed) };
         let calm = if is_too_long { 0 } else { calm_before.saturating_add(1) };
@@ -127,7 +126,7 @@ mod tests {
     fn interval(pressure: &Pressure, wanted: usize, longest_ms: u64, commit_ms: u64) -> usize {
         let begun = (0..wanted).filter(|_| pressure.admits()).count();
         pressure.committed(Duration::from_millis(longest_ms), Duration::from_millis(commit_ms));
-        pressure.adjust(false, Duration::ZERO);
+        pressure.adjust(Duration::ZERO);
         begun
     }
 

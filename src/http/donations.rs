@@ -81,11 +81,7 @@ pub async fn create(
         key: key.clone(),
         donation: donation.clone(),
     };
-    let (began, under_way) = (Instant::now(), state.admission.begin(Class::Donation));
-    let outcome = state.committer.send(CommitCreation(creation)).await.map_err(Problem::unavailable)??;
-    state.admission.waited(began.elapsed());
-    drop(under_way);
-    match outcome {
+    match record(&state, creation).await? {
         CreationOutcome::Recorded { manual_capture } => {
             let payment = Payment { manual_capture, ..payment };
             let payment = open(&state, payment, !prefers_no_wait(&request)).await;
@@ -102,6 +98,20 @@ pub async fn create(
             None => Err(Problem::internal("a key is taken that was not sent")),
         },
     }
+}
+
+/// Records it. Spawned: it is under way until it is written, though the donor hangs up.
+async fn record(state: &AppState, creation: Creation) -> Result<CreationOutcome, Problem> {
+    let (committer, admission) = (state.committer.clone(), state.admission.clone());
+    let (began, under_way) = (Instant::now(), admission.begin(Class::Donation));
+    let recording = actix_web::rt::spawn(async move {
+        let answer = committer.send(CommitCreation(creation)).await;
+        drop(under_way);
+        answer
+    });
+    let outcome = recording.await.map_err(Problem::internal)?.map_err(Problem::unavailable)??;
+    admission.waited(began.elapsed());
+    Ok(outcome)
 }
 
 impl DonationRequest {

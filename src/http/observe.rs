@@ -9,10 +9,10 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpRequest, ResponseError, web};
-use futures::FutureExt;
-use tokio::time::Instant;
+use futures::{FutureExt, StreamExt};
+use tokio::time::{Instant, timeout};
 
-use super::extract::{bearer, read_body};
+use super::extract::bearer;
 use super::limits::{POLICY, Quoted, REST};
 use super::problem::Problem;
 use super::{AppState, BODY_MAX_BYTES};
@@ -26,6 +26,8 @@ const NO_ROUTE: &str = "none";
 /// How often a thread is looked at, and how late a timer may be that is not late.
 const LOOK: Duration = Duration::from_millis(10);
 const COARSE: Duration = Duration::from_millis(5);
+/// How long the body of a refused request is waited for.
+const READ_OUT_WAIT: Duration = Duration::from_millis(500);
 /// Routes that are asked again and again by machines, and whose spans would tell nobody anything.
 const UNTRACED: [&str; 2] = ["/health/", "/metrics"];
 
@@ -45,9 +47,9 @@ pub async fn observe(
     let incoming = incoming(&request);
     let mut span = server_span(&request, &method, incoming.as_deref());
     let context = span.traceparent().map_or_else(|| Current::continuing(incoming), Current::of);
-    METRICS.http_in_flight.inc();
+    let in_flight = InFlight::begin();
     let mut outcome = trace::within(Some(context), limited(request, next)).await;
-    METRICS.http_in_flight.dec();
+    drop(in_flight);
     if let Ok(response) = &mut outcome
         && is_draining(response.request())
     {
@@ -67,6 +69,22 @@ pub async fn observe(
         span.fail(status.as_str().to_owned());
     }
     outcome
+}
+
+/// A request that is being answered, until it is dropped: its caller may hang up.
+struct InFlight;
+
+impl InFlight {
+    fn begin() -> Self {
+        METRICS.http_in_flight.inc();
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        METRICS.http_in_flight.dec();
+    }
 }
 
 /// Asked when the answer is there: the end may have been announced meanwhile.
@@ -116,7 +134,6 @@ async fn limited<B: MessageBody + 'static>(
     match checked {
         Err(refused) => {
             let (problem, quoted) = *refused;
-            read_out(&mut request).await;
             let (request, _) = request.into_parts();
             let mut response = ServiceResponse::new(request, problem.error_response());
             quote(&mut response, quoted);
@@ -132,11 +149,19 @@ async fn limited<B: MessageBody + 'static>(
     }
 }
 
-/// Reads what a refused request brings. Answered before that, its connection would be closed, and in a crowd new connections
-/// cost more than refusals. What is too long, or too slow, still is.
+/// Reads what a refused request brings, if it is there: answered before that, its connection would be closed, and in a crowd new
+/// connections cost more than refusals.
 async fn read_out(request: &mut ServiceRequest) {
-    let payload = request.parts_mut().1.take();
-    let _ = read_body(payload, BODY_MAX_BYTES).await; // whatever it is, nobody looks at it
+    let mut payload = request.parts_mut().1.take();
+    let mut left = BODY_MAX_BYTES;
+    let reading = async {
+        while let Some(Ok(chunk)) = payload.next().await
+            && chunk.len() <= left
+        {
+            left -= chunk.len();
+        }
+    };
+    let _ = timeout(READ_OUT_WAIT, reading).await; // what is too long or too slow is left, and its connection ends
 }
 
 /// The rank of a request when more come than can be served. What has none is always taken in: operators' own routes,

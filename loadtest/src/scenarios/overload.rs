@@ -239,11 +239,12 @@ fn flooded(during: &Run, flood: &Plan, capacity: f64) -> Vec<String> {
     )];
     notes.extend(during.measures.iter().map(|it| {
         format!(
-            "{:<20} accepted {:>9} ({:>5.1} %), p99 {:>8} from sending; refused {:>9} ({} with 429, {} without Retry-After), p99 {:>8}",
+            "{:<20} accepted {:>9} ({:>5.1} %), p99 {:>8} from sending, of each second {:>8}; refused {:>9} ({} with 429, {} without Retry-After), p99 {:>8}",
             it.what,
             thousands(it.done),
             100.0 * it.done as f64 / (it.done + it.refused + it.failed).max(1) as f64,
             milliseconds(it.latency.p99_us),
+            milliseconds(usual_p99_us(&it.moments)),
             thousands(it.refused),
             thousands(it.limited),
             thousands(it.unexplained),
@@ -256,6 +257,13 @@ fn flooded(during: &Run, flood: &Plan, capacity: f64) -> Vec<String> {
         milliseconds(during.behind.p99_us)
     ));
     notes
+}
+
+/// The median of the seconds' 99th percentiles: the first second, in which all come at once, would be most of the whole run's.
+fn usual_p99_us(moments: &[Moment]) -> u64 {
+    let mut each: Vec<u64> = moments.iter().filter(|it| it.per_second > 0.0).map(|it| it.latency.p99_us).collect();
+    each.sort_unstable();
+    each.get(each.len() / 2).copied().unwrap_or_default()
 }
 
 /// The server's memory over the phases.
@@ -366,6 +374,20 @@ mod tests {
         );
         assert!(recovery(&before, &seconds(&[5, 5, 90])).is_err());
         assert!(recovery(&before, &Run::default()).is_err());
+    }
+
+    #[test]
+    fn the_first_second_is_not_the_usual_one() {
+        let moment = |per_second, p99_us| Moment {
+            at_s: 0.0,
+            per_second,
+            undone_per_second: 0.0,
+            latency: Latency { p99_us, ..Latency::default() },
+        };
+        assert_eq!(usual_p99_us(&[]), 0);
+        let seconds = [moment(9.0, 1_500), moment(9.0, 200), moment(0.0, 0), moment(9.0, 300), moment(9.0, 250)];
+        assert_eq!(usual_p99_us(&seconds), 300);
+        assert_eq!(usual_p99_us(&seconds[1..]), 250);
     }
 
     #[test]

@@ -3,8 +3,7 @@
 -- $45 to $48 ledger lines, $49 to $56 facts: each with the move that it belongs to, in the order in which they are kept.
 -- A move whose expected version is not the row's is left out (conflict); one whose key is taken is left out (duplicate).
 -- Rows are locked in the order of their identifiers, so that two processes cannot deadlock.
--- Arrays and no JSON: parsing it took a fifth of the statement. What was accepted is looked up in a hash: joined, the planner,
--- who takes a batch for a few rows, might compare each row with each.
+-- Arrays and no JSON: parsing it took a fifth of the statement.
 with item as materialized (
     select * from unnest(
         $1::uuid[], $2::uuid[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[],
