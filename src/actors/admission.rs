@@ -18,9 +18,9 @@ use rand::Rng;
 
 use crate::metrics::METRICS;
 
-/// For those who only look, a queue stands when it was there in so many intervals in a row: threads are late in bursts.
+/// A queue stands when it was there in so many intervals in a row. Fewer would refuse donors where a disk has a hiccup.
 const STANDING: usize = 8;
-/// For the others, who are not refused while few are under way, and for everybody once some are refused.
+/// Once some are refused it is known to be a crowd: then in so many.
 const AGAIN: usize = 2;
 /// So many of a class at once, being written or decided, are never too many for the database: a quarter of what a statement takes.
 const FEW: u32 = 64;
@@ -103,9 +103,14 @@ impl Part {
         self.0.load(Relaxed)
     }
 
-    fn adjust(&self, is_too_long: bool) {
+    fn adjust(&self, waits: &Waits, class: Class) {
         let admitted = self.get();
-        let next = if is_too_long { admitted / CUT } else { admitted + admitted / GROWTH + GROWTH };
+        let intervals = if admitted == ALL { STANDING } else { AGAIN };
+        let next = if waits.standing(intervals) > micros(class.bearable()) {
+            admitted / CUT
+        } else {
+            admitted + admitted / GROWTH + GROWTH
+        };
         self.0.store(next.clamp(LEAST, ALL), Relaxed);
     }
 }
@@ -186,14 +191,12 @@ impl Admission {
         gate.lags.push(lag);
         gate.standing_lag_us.store(gate.lags.standing(AGAIN), Relaxed);
         for class in [Class::Donation, Class::Webhook] {
-            gate.parts[class as usize].adjust(gate.writes.standing(AGAIN) > micros(class.bearable()));
+            gate.parts[class as usize].adjust(&gate.writes, class);
         }
         let bearable = micros(Class::Look.bearable());
         if finished > 0 || unfinished.is_zero() || lag > bearable {
             gate.looks.push(beyond(finished).max(lag));
-            let looks = &gate.parts[Class::Look as usize];
-            let intervals = if looks.get() == ALL { STANDING } else { AGAIN };
-            looks.adjust(gate.looks.standing(intervals) > bearable);
+            gate.parts[Class::Look as usize].adjust(&gate.looks, Class::Look);
         }
     }
 }
@@ -232,11 +235,15 @@ mod tests {
     #[test]
     fn a_burst_is_taken_in_and_a_queue_that_stands_is_not() {
         let admission = Admission::default();
-        assert_eq!(after(&admission, AGAIN - 1, 900), [ALL; 3]);
+        assert_eq!(after(&admission, STANDING - 1, 900), [ALL; 3]);
         assert_eq!(after(&admission, 1, 1), [ALL; 3], "it was a burst");
-        assert_eq!(after(&admission, AGAIN - 1, 900), [ALL; 3]);
-        assert_eq!(after(&admission, 1, 900), [ALL, ALL / CUT, ALL / CUT], "it stands");
-        assert_eq!(after(&admission, STANDING - AGAIN, 900)[0], ALL / CUT, "for those who look, too");
+        assert_eq!(after(&admission, STANDING - 1, 900), [ALL; 3]);
+        assert_eq!(after(&admission, 1, 900), [ALL / CUT; 3], "it stands");
+        let calm = after(&admission, 1, 1);
+        assert!(calm.iter().all(|part| *part > ALL / CUT));
+        assert_eq!(after(&admission, AGAIN - 1, 900).map(|part| part > calm[0]), [true; 3], "it seems to be over");
+        let more = parts(&admission);
+        assert_eq!(after(&admission, 1, 900), more.map(|part| part / CUT), "it is not");
     }
 
     #[test]
