@@ -99,12 +99,14 @@ impl<T> Page<T> {
 pub async fn list(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     let asked: ListQuery = query(&request)?;
     let limit = limit(asked.limit)?;
+    let _reading = state.leave_to_read()?;
     let items = state.store.list_campaigns(asked.status, asked.cursor, limit + 1).await?;
     Ok(HttpResponse::Ok().json(Page::of(items, limit, |campaign| campaign.id.to_string())))
 }
 
 /// `GET /campaigns/{id or slug}`
 pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
+    let _reading = state.leave_to_read()?;
     Ok(HttpResponse::Ok().json(find(&request, &state).await?))
 }
 

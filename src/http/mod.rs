@@ -36,7 +36,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{Route, web};
 use tokio::sync::broadcast;
 
-use crate::actors::admission::Admission;
+use crate::actors::admission::{Admission, Class, UnderWay};
 use crate::actors::bridge::Bridge;
 use crate::actors::committer::{Committer, DonationMoved};
 use crate::actors::facts::Wake;
@@ -138,6 +138,17 @@ pub struct AppState {
     pub open_measured: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Set when the process is about to end.
     pub draining: Draining,
+}
+
+impl AppState {
+    /// Leave to ask the database for somebody who only looks; it is being asked until what is returned is dropped.
+    fn leave_to_read(&self) -> Result<UnderWay, problem::Problem> {
+        if self.admission.admits(Class::Read) {
+            Ok(self.admission.begin(Class::Read))
+        } else {
+            Err(problem::Problem::overloaded())
+        }
+    }
 }
 
 /// Adds every route of ours.

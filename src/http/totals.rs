@@ -30,8 +30,17 @@ pub async fn show(request: HttpRequest, state: web::Data<AppState>) -> Result<Ht
         if request.query_string().is_empty() { TotalsQuery::default() } else { query(&request)? };
     let min_version = min_version.unwrap_or(0);
     let seen = seen(&request);
-    let id = campaign_id(&request, &state).await?;
-    let told = match state.totals_memory.get(id, min_version.max(seen)).filter(|_| !fresh) {
+    let known_id = named_id(&request);
+    let remembered = |id| state.totals_memory.get(id, min_version.max(seen)).filter(|_| !fresh);
+    if let Some(known) = known_id.and_then(remembered) {
+        return Ok(send(&request, known));
+    }
+    let _reading = state.leave_to_read()?;
+    let id = match known_id {
+        Some(id) => id,
+        None => find(&request, &state).await?.id,
+    };
+    let told = match remembered(id) {
         Some(known) => known,
         None => read(&state, id, min_version, seen, fresh).await?,
     };
@@ -75,10 +84,14 @@ fn weakly(tag: &str) -> &str {
 
 /// The campaign that the path names; an identifier is not looked up, for whoever reads it next will.
 pub(super) async fn campaign_id(request: &HttpRequest, state: &AppState) -> Result<CampaignId, Problem> {
-    match request.match_info().get("id").and_then(|name| name.parse::<CampaignId>().ok()) {
+    match named_id(request) {
         Some(id) => Ok(id),
         None => Ok(find(request, state).await?.id),
     }
+}
+
+fn named_id(request: &HttpRequest) -> Option<CampaignId> {
+    request.match_info().get("id")?.parse().ok()
 }
 
 /// 304 where nothing that counts has changed since the caller saw it.

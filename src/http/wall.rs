@@ -52,6 +52,7 @@ impl<'a> WallItem<'a> {
 pub async fn list(request: HttpRequest, state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     let asked: WallQuery = query(&request)?;
     let limit = limit(asked.limit)?;
+    let _reading = state.leave_to_read()?;
     let campaign = find(&request, &state).await?;
     let donations = state.store.list_wall(campaign.id, asked.cursor, limit + 1).await?;
     let Page { items, next_cursor } = Page::of(donations, limit, |donation| donation.id.to_string());

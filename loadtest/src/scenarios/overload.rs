@@ -55,9 +55,11 @@ const NORMAL: f64 = 0.5;
 /// Payments that are prepared for new webhooks.
 const STOCK_MIN: f64 = 500.0;
 const STOCK_MAX: f64 = 40_000.0;
-/// It is as before when p95 is no more than this many times what it was, and what is too little to tell.
+/// It is as before when p95 is no more than this many times what it was, and what is too little to tell, and when no more than so
+/// much of what is answered is refused or fails.
 const AS_BEFORE: u64 = 2;
 const FLOOR_US: u64 = 2000;
+const UNDONE_MAX: f64 = 0.02;
 /// Answers that are neither given nor refused, of a thousand that were sent: beyond it the server did not bend but break.
 const BROKEN_MAX: u64 = 1;
 
@@ -162,7 +164,7 @@ pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
             |never| format!("NOT RECOVERED: {never}"),
             |seconds| {
                 format!(
-                    "p95 was within {AS_BEFORE} × of before again {:.1} s after the last request of the flood was due",
+                    "p95 was within {AS_BEFORE} × of before, and hardly anybody refused, {:.1} s after the last request of the flood was due",
                     gap.as_secs_f64() + seconds
                 )
             },
@@ -302,7 +304,10 @@ fn recovery(before: &Run, after: &Run) -> Result<f64, String> {
     let before = all(before).ok_or("nothing was done before the overload")?;
     let after = all(after).ok_or("nothing was done after the overload")?;
     let bearable = (before.latency.p95_us * AS_BEFORE).max(FLOOR_US);
-    let is_bad = |moment: &Moment| moment.per_second <= 0.0 || moment.latency.p95_us > bearable;
+    let is_bad = |moment: &Moment| {
+        let undone = moment.undone_per_second / (moment.per_second + moment.undone_per_second).max(1.0);
+        moment.per_second <= 0.0 || moment.latency.p95_us > bearable || undone > UNDONE_MAX
+    };
     // The last slice may be a few answers of the end: it is no judgement on its own.
     let whole = after.moments.iter().filter(|moment| moment.at_s < after.seconds.floor().max(1.0));
     let moments: Vec<&Moment> = whole.collect();
@@ -310,9 +315,10 @@ fn recovery(before: &Run, after: &Run) -> Result<f64, String> {
         None => Ok(0.0),
         Some(last) if last + 1 < moments.len() => Ok(moments[last + 1].at_s),
         Some(_) => Err(format!(
-            "{:.0} s after the overload p95 was still more than {}, twice what it was before",
+            "{:.0} s after the overload p95 was still more than {}, {AS_BEFORE} × what it was before, or more than {:.0} % were refused",
             after.seconds,
-            milliseconds(bearable)
+            milliseconds(bearable),
+            UNDONE_MAX * 100.0
         )),
     }
 }
@@ -372,6 +378,9 @@ mod tests {
             Ok(4.0),
             "a second without any answer is none of rest"
         );
+        let mut refused = seconds(&[5, 5, 5, 5]);
+        refused.measures[0].moments[1].undone_per_second = 1.0;
+        assert_eq!(recovery(&before, &refused), Ok(2.0), "a second in which many are refused is none of rest");
         assert!(recovery(&before, &seconds(&[5, 5, 90])).is_err());
         assert!(recovery(&before, &Run::default()).is_err());
     }
