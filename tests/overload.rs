@@ -1,8 +1,8 @@
 //! More than can be done: some are asked to come later, at once, and nobody who was told that it is done is lost.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -44,5 +44,49 @@ async fn when_more_give_than_can_be_recorded_some_are_asked_to_come_later_and_al
     let metrics = app.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("careforall_http_refused_total{class=\"donation\"}"), "{metrics}");
     books_hold(&app).await;
+    app.finish().await;
+}
+
+/// Looks in a round: far more than are read for at a time.
+const LOOKS: usize = 50;
+
+#[tokio::test]
+async fn while_only_the_database_is_slow_totals_in_memory_are_told_to_all_and_other_looks_to_a_few() {
+    let app = Setup::new().await.start().await;
+    let campaign = app.campaign().await;
+    app.donate(&campaign, 2500).await; // what a commit takes here is known
+    app.sql(
+        "create function donations.trouble() returns trigger language plpgsql as
+             $$ begin perform pg_sleep(0.3); return null; end $$;
+         create trigger trouble before insert on donations.donations
+             for each statement execute function donations.trouble()",
+    )
+    .await;
+    let totals = format!("/api/v1/campaigns/{}/totals", text(&campaign["id"]));
+    let look = async |path: &str| app.request(Method::GET, path).send().await.unwrap().status();
+    let is_over = AtomicBool::new(false);
+    let donors = (0..2 * LOOKS).map(async |_| {
+        while !is_over.load(Relaxed) {
+            let _ = app.donation(&campaign, 2500).header("Prefer", "respond-async").send().await.unwrap();
+        }
+    });
+    let lookers = async {
+        // On a busy machine threads may be late now and then, and others be refused for that.
+        wait_until("reads are refused in part and nobody who looks at totals", DEADLINE, async || {
+            if look(&totals).await != StatusCode::OK {
+                return false;
+            }
+            let remembered = join_all((0..LOOKS).map(|_| look(&totals))).await;
+            let read = join_all((0..LOOKS).map(|_| look("/api/v1/campaigns"))).await;
+            let count = |all: &[StatusCode], status| all.iter().filter(|it| **it == status).count();
+            assert_eq!(count(&read, StatusCode::OK) + count(&read, StatusCode::SERVICE_UNAVAILABLE), LOOKS);
+            count(&remembered, StatusCode::OK) == LOOKS
+                && (1..LOOKS).contains(&count(&read, StatusCode::SERVICE_UNAVAILABLE))
+        })
+        .await;
+        is_over.store(true, Relaxed);
+    };
+    join(join_all(donors), lookers).await;
+    assert!(app.metric("careforall_http_refused_total{class=\"read\"}").await > 0.0);
     app.finish().await;
 }
