@@ -32,8 +32,8 @@ const KNOWN: u32 = 40;
 const FEW: u32 = 64;
 /// So many reads for those who look are never too many: a read each, and what all see in memory is renewed by them.
 const FEW_READS: u32 = 2;
-/// A thread that is later than this has no core of its own: where commits wait, they may wait for those who look.
-const LATE: Duration = Duration::from_millis(10);
+/// A thread that was later than this lately has no core of its own: where commits wait, they may wait for those who look.
+const LATE: Duration = Duration::from_millis(20);
 /// What is admitted is counted in so many parts.
 const ALL: u32 = 1_000;
 /// However long the wait, one of so many is admitted: by what becomes of it, it is seen that the wait is over.
@@ -101,7 +101,7 @@ struct Gate {
     waited_us: AtomicU64,
     /// What reads are measured by: how late threads were, and how long commits took that are finished.
     reads: Waits,
-    /// What those who look are measured by: how late threads were, and commits while threads were late.
+    /// What those who look are measured by: how late threads were, and commits where threads were late lately.
     looks: Waits,
     /// What the others are measured by: as reads, and how long those have waited by now who still do.
     writes: Waits,
@@ -161,6 +161,11 @@ impl Waits {
     fn standing(&self, intervals: usize) -> u64 {
         let next = self.next.load(Relaxed) + STANDING;
         (1..=intervals).map(|back| self.us[(next - back) % STANDING].load(Relaxed)).min().unwrap_or(0)
+    }
+
+    /// The longest of all.
+    fn longest(&self) -> u64 {
+        self.us.iter().map(|us| us.load(Relaxed)).max().unwrap_or(0)
     }
 }
 
@@ -222,7 +227,7 @@ impl Admission {
         gate.standing_lag_us.store(gate.lags.standing(AGAIN), Relaxed);
         adjust(Class::Donation, &gate.writes);
         adjust(Class::Webhook, &gate.writes);
-        gate.looks.push(if lag > micros(LATE) { beyond(finished).max(lag) } else { lag });
+        gate.looks.push(if gate.lags.longest() > micros(LATE) { beyond(finished).max(lag) } else { lag });
         adjust(Class::Look, &gate.looks);
         if finished > 0 || unfinished.is_zero() || lag > micros(Class::Read.bearable()) {
             gate.reads.push(beyond(finished).max(lag));
@@ -252,7 +257,7 @@ mod tests {
     /// Threads are late, though less than anybody minds.
     fn after(admission: &Admission, intervals: usize, wait_ms: u64) -> [u32; 4] {
         for _ in 0..intervals {
-            admission.lagged(ms(11));
+            admission.lagged(ms(21));
             admission.adjust(ms(wait_ms), NONE, NONE);
         }
         parts(admission)
