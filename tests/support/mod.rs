@@ -38,6 +38,9 @@ use services::{TestDatabase, create_database, template, unique_prefix, wait_unti
 
 /// Generous: it is for a test that fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Shorter than the five seconds after which the server ends a connection on which nothing came: a request that is sent just then
+/// gets no answer.
+const KEPT: Duration = Duration::from_secs(4);
 pub const ADMIN_KEY: &str = "test-admin-key-0123456789";
 pub const WEBHOOK_SECRET: &str = "whsec_test";
 pub const SANDBOX_KEY: &str = "sk_test_sandbox";
@@ -222,7 +225,11 @@ impl TestApp {
             line.rsplit_once("listening on ").map(|(_, rest)| format!("http://{}", rest.trim_end_matches(')')))
         });
         let url = url.await.expect("its output");
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .pool_idle_timeout(KEPT)
+            .build()
+            .expect("a client");
         let Some(url) = url else {
             let _ = child.wait();
             panic!("the program did not start:\n{}", log_of(setup.data_dir.path()));
