@@ -189,11 +189,6 @@ impl Admission {
         admitted
     }
 
-    /// Whether some of this class are refused.
-    pub(super) fn refuses(&self, class: Class) -> bool {
-        self.0.parts[class as usize].get() < ALL
-    }
-
     /// Whether these are too few to be in each other's way. Threads that are late are so by whatever comes, and refusing helps.
     fn are_few(&self, class: Class) -> bool {
         self.0.under_way[class as usize].load(Relaxed) < class.few()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::admission::{Admission, Class};
+use super::admission::Admission;
 
 /// How often it is looked whether anybody waits too long.
 pub const INTERVAL: Duration = Duration::from_millis(50);
@@ -27,10 +27,6 @@ const GROWTH: usize = 4;
 /// Openings that are allowed in one interval at least: five hundred a second are no crowd, whatever hiccups, and a crowd slows the
 /// others down and never stops them.
 const LEAST: usize = 25;
-/// Where so many are too many for the database, donors are refused for them; then it is halved down to this, a hundred a second.
-const LEAST_IN_A_FLOOD: usize = 5;
-/// After so many intervals in which none was refused, one more is tried.
-const LEAST_RETURNS: u64 = 20;
 /// And at most: more than any provider takes.
 const MOST: usize = 1_024;
 
@@ -50,8 +46,6 @@ struct Gauge {
     /// Openings that are allowed in an interval, and those that were begun in this one.
     allowance: AtomicUsize,
     begun: AtomicUsize,
-    /// The allowance is never less than this.
-    least: AtomicUsize,
     admission: Admission,
 }
 
@@ -65,7 +59,6 @@ impl Default for Gauge {
             calm: AtomicU64::new(CALM),
             allowance: AtomicUsize::new(MOST),
             begun: AtomicUsize::default(),
-            least: AtomicUsize::new(LEAST),
             admission: Admission::default(),
         }
     }
@@ -99,8 +92,7 @@ impl Pressure {
         let gauge = &self.0;
         let fastest = || gauge.fastest_us.iter().map(|it| it.load(Relaxed)).min().unwrap_or(u64::MAX);
         let mut is_new_measure = false;
-        let interval = gauge.intervals.fetch_add(1, Relaxed);
-        if interval % FASTEST_COUNTS == FASTEST_COUNTS - 1 {
+        if gauge.intervals.fetch_add(1, Relaxed) % FASTEST_COUNTS == FASTEST_COUNTS - 1 {
             let before = fastest();
             gauge.fastest_us[1].store(gauge.fastest_us[0].swap(u64::MAX, Relaxed), Relaxed);
             is_new_measure = fastest() != before;
@@ -118,15 +110,7 @@ impl Pressure {
         let allowance = gauge.allowance.load(Relaxed);
         // Halved from what was really done: an allowance that nobody used is no load.
         let next = if is_too_long { allowance.min(begun) / 2 } else { allowance + allowance / GROWTH + 1 };
-        let least = gauge.least.load(Relaxed);
-        let least = match gauge.admission.refuses(Class::Donation) {
-            true => least / 2,
-            false if interval.is_multiple_of(LEAST_RETURNS) => least + 1,
-            false => least,
-        }
-        .clamp(LEAST_IN_A_FLOOD, LEAST);
-        gauge.least.store(least, Relaxed);
-        gauge.allowance.store(next.clamp(least, MOST), Relaxed);
+        gauge.allowance.store(next.clamp(LEAST, MOST), Relaxed);
         gauge.is_high.store(calm < CALM, Relaxed);
     }
 }
@@ -175,20 +159,6 @@ mod tests {
     fn few_openings_never_give_way() {
         let pressure = Pressure::default();
         assert!((0..100).all(|_| interval(&pressure, LEAST, 500, 1) == LEAST));
-    }
-
-    #[test]
-    fn while_donors_are_refused_openings_are_fewer_still_and_come_back_slowly() {
-        let pressure = Pressure::default();
-        (0..30).for_each(|_| drop(interval(&pressure, 100, 500, 1)));
-        assert!(pressure.admission().refuses(Class::Donation));
-        assert_eq!(interval(&pressure, 100, 500, 1), LEAST_IN_A_FLOOD);
-        // Long for those who wait, and not as long that anybody is refused.
-        let slow: Vec<usize> = (0..600).map(|_| interval(&pressure, 100, 50, 1)).collect();
-        assert!(!pressure.admission().refuses(Class::Donation));
-        assert!(slow.is_sorted(), "{slow:?}");
-        assert!(slow[100] < LEAST / 2, "{slow:?}");
-        assert_eq!(slow.last(), Some(&LEAST));
     }
 
     #[test]
