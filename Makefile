@@ -34,7 +34,7 @@ lint: cargo ## check format and lints
 load: loadtest ## load a server made for it, audit it, write target/load.html: two to three minutes
 	@./target/release/careforall-loadtest all --html target/load.html --json target/load.json
 
-bench: cargo ## compare our way with the usual one, pgbench and a bare handler: about five minutes
+bench: cargo ## compare our way with the usual one, pgbench and a bare handler: seven to nine minutes
 	@scripts/install-server-programs postgresql
 	cargo build --release --locked -p careforall -p careforall-loadtest -p careforall-benches
 	@./target/release/careforall-loadtest bench --json target/bench.json
