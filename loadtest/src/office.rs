@@ -4,12 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::api::{CURRENCY, Newness, number, totals};
 use crate::client::{Wire, request};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How soon is asked again where the server is too busy to answer.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+const UNAVAILABLE: u16 = 503;
 
 /// Speaks to one replica as an operator.
 #[derive(Debug)]
@@ -69,10 +73,17 @@ impl Office {
         self.expect("POST", "/sandbox/control/webhooks", Some(rules)).await.map(drop)
     }
 
-    /// A campaign's totals as this replica tells them.
+    /// A campaign's totals as this replica tells them; right after a load it may refuse for a while.
     pub async fn totals(&mut self, campaign: Uuid, newness: Newness) -> Result<Totals, String> {
-        let answer = self.wire.call(&totals(campaign, newness)).await.map_err(|error| error.to_string())?;
-        let (status, text) = (answer.status, answer.text());
+        let deadline = Instant::now() + PATIENCE;
+        let (status, text) = loop {
+            let answer = self.wire.call(&totals(campaign, newness)).await.map_err(|error| error.to_string())?;
+            if answer.status != UNAVAILABLE || Instant::now() > deadline {
+                break (answer.status, answer.text().to_owned());
+            }
+            sleep(ASK_AGAIN).await;
+        };
+        let text = text.as_str();
         let field = |mark| number(text, mark).ok_or_else(|| format!("totals were answered {status}: {text}"));
         Ok(Totals {
             raised_minor: field("\"raised_minor\":")?,
