@@ -7,7 +7,7 @@
 //! the standing queue).
 //!
 //! Nobody is refused for what he is no part of. Who is answered from memory is in the way of threads and not of a slow database;
-//! the database is asked for those who look only while commits do not wait for it.
+//! beyond a few, the database is asked for those who look only while commits do not wait for it.
 //!
 //! A few are never refused for what commits take: one row more costs a statement little, and where even a few wait long (a
 //! database that has hardly a core to itself, say) refusing them would make nobody's wait shorter. Deliberately absent: a
@@ -30,7 +30,7 @@ const AGAIN: usize = 2;
 const KNOWN: u32 = 40;
 /// So many of a class at once, being written or decided, are never too many for the database: a quarter of what a statement takes.
 const FEW: u32 = 64;
-/// So many reads for those who look are never too many: a read each, and what all see in memory is renewed by them.
+/// So many at once who are read for are never too many: what all see in memory is renewed by them.
 const FEW_READS: u32 = 2;
 /// A thread that was later than this lately has no core of its own: where commits wait, they may wait for those who look.
 const LATE: Duration = Duration::from_millis(20);
