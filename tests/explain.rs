@@ -23,6 +23,17 @@ pub async fn eventful_life(app: &TestApp, campaign: &Value) -> Value {
     donation
 }
 
+/// Nothing more comes of an eventful life: Stripe has said all of the dispute (opened, withdrawn, lost; in any order),
+/// and both donor and operators have been told.
+async fn story_is_over(app: &TestApp) {
+    wait_until("the story is over", DEADLINE, async || {
+        let heard = "select count(*) from payments.payment_state_history where kind like 'charge.dispute.%'";
+        let told = "select count(*) from notifications.notifications where status = 'SENT'";
+        app.count(heard).await == 3 && app.count(told).await == 5
+    })
+    .await;
+}
+
 fn intent(donation: &Value) -> &str {
     text(&donation["payment"]["intent_id"])
 }
@@ -31,6 +42,7 @@ fn intent(donation: &Value) -> &str {
 async fn the_story_of_a_payment_is_told_in_order_with_verdicts_rules_amounts_and_what_it_waits_for() {
     let app = Setup::new().await.start().await;
     let donation = eventful_life(&app, &app.campaign().await).await;
+    story_is_over(&app).await;
     let payment = text(&donation["payment"]["id"]);
     let told = app.command(&["explain", payment]).await;
     assert_eq!(told.code, Some(0), "{told:?}");
