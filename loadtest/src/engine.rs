@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::Wire;
@@ -33,6 +33,10 @@ const PUSHED_AT_ONCE: usize = 64;
 const GRACE: Duration = Duration::from_millis(5);
 /// How much longer than its patience a thread waits for the last answers.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether all is sent that was counted out.
+const LOOK: Duration = Duration::from_millis(2);
+/// A connection that has so many failures in a row has nobody to send to: what was counted out is given up.
+const LOST: u32 = 3;
 
 /// A request that is to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +178,7 @@ fn drive<S: Scenario>(
     local.block_on(&runtime, async {
         match shared.plan.pace {
             Pace::Open { .. } => schedule(thread, threads, shared, &queue, tally).await?,
-            Pace::Closed => close(shared).await,
+            Pace::Closed => close(shared, &connections).await,
         }
         let waiting = queue.end();
         tally.unsent(waiting.into_iter().map(|(_, intended)| intended));
@@ -191,11 +195,15 @@ fn drive<S: Scenario>(
 }
 
 /// Waits until a closed run is over.
-async fn close<S: Scenario>(shared: &Shared<S>) {
+async fn close<S: Scenario>(shared: &Shared<S>, connections: &[JoinHandle<()>]) {
     let over = async {
         match shared.plan.count {
-            // Each connection sees by itself that there is nothing left to send.
-            Some(_) => {}
+            // Each connection sees by itself that there is nothing left to send, however long that takes.
+            Some(_) => {
+                while !connections.iter().all(JoinHandle::is_finished) {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
             None => tokio::time::sleep_until(shared.started + shared.plan.whole()).await,
         }
     };
@@ -267,23 +275,26 @@ async fn connection<S: Scenario>(number: usize, shared: Arc<Shared<S>>, queue: R
         }
         Pace::Closed => {
             tokio::time::sleep_until(shared.started + shared.plan.begins(number)).await;
+            let mut lost = 0;
             loop {
                 let intended = Instant::now();
                 let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
                 let is_over = match shared.plan.count {
-                    Some(count) => number >= count,
+                    Some(count) => number >= count || lost == LOST,
                     None => intended >= shared.started + shared.plan.whole(),
                 };
                 if is_over || shared.stop.is_wished() {
                     return;
                 }
-                fire(&shared, &mut seat, &mut wire, Turn { number, intended, tally: &tally }).await;
+                let is_lost = fire(&shared, &mut seat, &mut wire, Turn { number, intended, tally: &tally }).await;
+                lost = if is_lost { lost + 1 } else { 0 };
             }
         }
     }
 }
 
-async fn fire<S: Scenario>(shared: &Shared<S>, seat: &mut S::Seat, wire: &mut Wire, turn: Turn<'_>) {
+/// Sends one request; whether nobody answered a closed run.
+async fn fire<S: Scenario>(shared: &Shared<S>, seat: &mut S::Seat, wire: &mut Wire, turn: Turn<'_>) -> bool {
     turn.tally.sent(turn.intended);
     let (series, outcome) = shared.scenario.fire(seat, wire, turn).await;
     // Where nobody answers at all, a closed run must not spin.
@@ -292,5 +303,66 @@ async fn fire<S: Scenario>(shared: &Shared<S>, seat: &mut S::Seat, wire: &mut Wi
     turn.tally.ended();
     if is_lost {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    is_lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes its time and asks nobody.
+    struct Slow {
+        takes: Duration,
+        outcome: Outcome,
+        ended: AtomicU64,
+    }
+
+    impl Scenario for Slow {
+        type Seat = ();
+
+        fn series(&self) -> &'static [&'static str] {
+            &["slow"]
+        }
+
+        fn seat(&self, _: usize) {}
+
+        async fn fire(&self, (): &mut (), _: &mut Wire, _: Turn<'_>) -> (usize, Outcome) {
+            tokio::time::sleep(self.takes).await;
+            self.ended.fetch_add(1, Ordering::Relaxed);
+            (0, self.outcome.clone())
+        }
+    }
+
+    /// How many of `count` requests two connections without any patience bring to an end.
+    async fn prepared(count: u64, takes: Duration, outcome: Outcome) -> u64 {
+        let zero = Duration::ZERO;
+        let plan = Plan {
+            pace: Pace::Closed,
+            connections: 2,
+            threads: 2,
+            ramp: zero,
+            warm_up: zero,
+            duration: zero,
+            patience: zero,
+            count: Some(count),
+        };
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+        let slow = Arc::new(Slow { takes, outcome, ended: AtomicU64::new(0) });
+        run(plan, &[nobody], Arc::clone(&slow), &Stop::default(), &mut Progress::new("slow", true)).await.unwrap();
+        slow.ended.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_out_is_all_sent_however_much_longer_than_its_patience_it_takes() {
+        let each = Duration::from_millis(500);
+        let count = 2 * (DRAIN.as_millis() / each.as_millis()) as u64 + 4;
+        assert_eq!(prepared(count, each, Outcome::Done).await, count);
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_out_is_given_up_where_nobody_answers() {
+        let failed = Outcome::Failed("nobody".to_owned());
+        assert_eq!(prepared(1_000_000, Duration::ZERO, failed).await, u64::from(2 * LOST));
     }
 }

@@ -1,7 +1,9 @@
 //! Donations are created: each is one POST, recorded with its payment in one commit and opened at the sandbox.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::lifecycle::{intent_in, wait};
@@ -11,7 +13,7 @@ use crate::books::Books;
 use crate::client::Wire;
 use crate::engine::{Scenario, Turn};
 use crate::measure::{Promise, Run};
-use crate::recording::Outcome;
+use crate::recording::{Outcome, Refusal};
 
 /// The picture: about 50 ms. Ours: product, "Speed". Of a donor who waits for the intent it is the provider that decides.
 pub const PROMISE: Promise = Promise {
@@ -20,6 +22,11 @@ pub const PROMISE: Promise = Promise {
     picture_per_second: Some(500.0),
     ours_per_second: Some(8000.0),
 };
+
+/// How long a preparation lets itself be put off, and for how long at a time: less than the second that `Retry-After` asks
+/// for, since its 64 donors are all there are.
+const INSISTING: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A payment that is open at the sandbox.
 #[derive(Clone, Debug)]
@@ -79,24 +86,46 @@ impl Create {
 
     /// Sends one donation.
     pub async fn give(&self, wire: &mut Wire, number: u64) -> Result<Gift, Outcome> {
+        let mut gift = if self.insists {
+            insist(async || self.ask(wire, number).await).await?
+        } else {
+            self.ask(wire, number).await?
+        };
+        self.books.give(gift.id, gift.payment_id);
+        if self.insists && gift.intent_id.is_none() {
+            gift.intent_id = Some(insist(async || wait(wire, &gift, intent_in).await).await?);
+        }
+        if let (Some(kept), Some(intent_id)) = (&self.payables, gift.intent_id.clone()) {
+            lock(kept).push(Payable { payment: gift.payment_id, intent_id, amount_minor: amount(number) });
+        }
+        Ok(gift)
+    }
+
+    async fn ask(&self, wire: &mut Wire, number: u64) -> Result<Gift, Outcome> {
         let campaign = self.campaigns[usize::try_from(number).unwrap_or(0) % self.campaigns.len()];
-        let amount_minor = amount(number);
         let key = self.with_keys.then(|| format!("load-{:08x}-{number}", self.books.tag));
-        let bytes = api::create(campaign, amount_minor, number, key.as_deref(), self.waits);
+        let bytes = api::create(campaign, amount(number), number, key.as_deref(), self.waits);
         let answer = wire.call(&bytes).await.map_err(|error| Outcome::Failed(error.to_string()))?;
         match api::outcome(&answer, 201) {
             Outcome::Done => {}
             other => return Err(other),
         }
-        let mut gift = api::gift(answer.text()).ok_or_else(|| Outcome::Wrong("a 201 without a donation".to_owned()))?;
-        self.books.give(gift.id, gift.payment_id);
-        if self.insists && gift.intent_id.is_none() {
-            gift.intent_id = Some(wait(wire, &gift, intent_in).await?);
+        api::gift(answer.text()).ok_or_else(|| Outcome::Wrong("a 201 without a donation".to_owned()))
+    }
+}
+
+/// Comes again for as long as it is asked to come later: what is prepared must all be there when it is measured.
+async fn insist<T>(mut attempt: impl AsyncFnMut() -> Result<T, Outcome>) -> Result<T, Outcome> {
+    let deadline = Instant::now() + INSISTING;
+    loop {
+        match attempt().await {
+            Err(Outcome::Refused(_)) if Instant::now() < deadline => sleep(AGAIN).await,
+            Err(Outcome::Refused(Refusal { status, .. })) => {
+                let seconds = INSISTING.as_secs();
+                return Err(Outcome::Failed(format!("status {status} for {seconds} s, whenever it came again")));
+            }
+            ended => return ended,
         }
-        if let (Some(kept), Some(intent_id)) = (&self.payables, gift.intent_id.clone()) {
-            lock(kept).push(Payable { payment: gift.payment_id, intent_id, amount_minor });
-        }
-        Ok(gift)
     }
 }
 
@@ -134,4 +163,26 @@ pub async fn run(session: &Session, bounds: &Bounds) -> Result<Run, String> {
     let promise =
         if bounds.waits { Promise { picture_p95_ms: PROMISE.picture_p95_ms, ..Promise::default() } } else { PROMISE };
     session.load(Kind::Create.name(), bounds.plan(Kind::Create), &scenario, |_| promise).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUSY: Outcome = Outcome::Refused(Refusal { status: 503, retry_after: true });
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_asked_to_come_later_while_preparing_comes_again_until_it_is_done_and_not_for_ever() {
+        let mut attempts = 0;
+        let done = insist(async || {
+            attempts += 1;
+            if attempts < 4 { Err(BUSY) } else { Ok(attempts) }
+        });
+        assert_eq!(done.await, Ok(4));
+        let wrong = Outcome::Wrong("a 201 without a donation".to_owned());
+        assert_eq!(insist(async || Err::<(), _>(wrong.clone())).await, Err(wrong));
+        let began = Instant::now();
+        assert!(matches!(insist(async || Err::<(), _>(BUSY)).await, Err(Outcome::Failed(_))));
+        assert!((INSISTING..INSISTING + AGAIN * 2).contains(&began.elapsed()));
+    }
 }
