@@ -2,6 +2,10 @@
 .DEFAULT_GOAL := help
 .PHONY: help run up build test lint load bench bench-hot bench-actors drill check-dashboards stop-test-services
 
+# What measures is built together, whichever part is asked for: another choice of packages is another choice of their
+# dependencies' features, and so minutes of building everything again.
+build-measuring = cargo build --release --locked -p careforall -p careforall-loadtest -p careforall-benches
+
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
 
@@ -36,22 +40,22 @@ load: loadtest ## load a server made for it, audit it, write target/load.html: t
 
 bench: cargo ## compare our way with the usual one, pgbench and a bare handler: seven to nine minutes
 	@scripts/install-server-programs postgresql
-	cargo build --release --locked -p careforall -p careforall-loadtest -p careforall-benches
+	$(build-measuring)
 	@./target/release/careforall-loadtest bench --json target/bench.json
 
 bench-hot: cargo ## hold the hot functions against benches/budget.toml: instructions (with valgrind) and nanoseconds
-	cargo build --release --locked -p careforall -p careforall-benches
+	$(build-measuring)
 	@./target/release/careforall-benches hot
 
 bench-actors: cargo ## weigh 100,000 idle payment actors, let them retire, and do it again
 	@scripts/install-server-programs postgresql
-	cargo build --release --locked -p careforall -p careforall-benches
+	$(build-measuring)
 	@./target/release/careforall-benches actors
 
 .PHONY: loadtest
 loadtest: cargo
 	@scripts/install-server-programs postgresql
-	cargo build --release --locked -p careforall -p careforall-loadtest
+	$(build-measuring)
 
 drill: cargo ## restart three replicas behind nginx 20 times under 150 donations a second, and print what failed: 15 minutes
 	@scripts/install-server-programs postgresql redis rabbitmq nginx
